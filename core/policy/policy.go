@@ -1,0 +1,167 @@
+// Package policy decides what may pass. A Policy is an ordered list of checks,
+// each a plugin that is asked at its stages; a Session is one connection's walk
+// through the policies of its door, with the memory that Postfix's evaluation
+// rules need (held refusals, sticky defer flags).
+//
+// A door makes one Session for each connection and calls Ask at every stage.
+// The answer is final and complete: the status to reply with, whether to hang
+// up, and the effects that have accumulated. What a plugin is made of is not
+// known here: package wasm implements Plugin.
+//
+// An error is never a verdict: whatever a plugin does wrong ends in the check's
+// OnError, is counted and is logged.
+package policy
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/wafermail/wafer/core/mail"
+)
+
+// Stage is a moment at which checks are asked. The numbers are those of the
+// plugin ABI (sdk/abi).
+type Stage uint8
+
+// The stages, in the order in which a message meets them.
+const (
+	Connect  Stage = 1 // a client connected, before the banner
+	Helo     Stage = 2 // HELO, EHLO or LHLO
+	StartTLS Stage = 3 // after a TLS handshake
+	Auth     Stage = 4 // after an AUTH exchange, also of IMAP and POP3, whether it succeeded or not
+	Mail     Stage = 5 // MAIL FROM
+	Rcpt     Stage = 6 // each RCPT TO, after the relay and mailbox rules of core
+	Data     Stage = 7 // DATA or the first BDAT, before 354
+	Message  Stage = 8 // after the final dot, before the commit
+)
+
+// Event is what a check may know. Fields of later stages are zero; a plugin is
+// sent a small part of it and pulls what is rare by name.
+type Event struct {
+	Stage   Stage
+	Time    time.Time
+	Session string // session id
+
+	Door     string // profile of the listener: "mx", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"
+	Protocol string // "smtp", "lmtp", "imap", "pop3"
+	Server   netip.AddrPort
+	Hostname string // our own name
+
+	Client      netip.AddrPort
+	ClientName  string // verified name, "" if none
+	ReverseName string // PTR name, verified or not, "" if none
+	Trusted     bool   // client is in trusted_networks
+	EarlyTalker bool   // client spoke before it was its turn
+
+	Helo     string // argument as given
+	Extended bool   // EHLO rather than HELO
+	TLS      mail.TLS
+
+	User      string // authenticated user (at Auth: the user who tried)
+	Mechanism string // SASL mechanism
+	AuthOK    bool   // at Auth: the exchange succeeded
+
+	QueueID   mail.ID
+	Sender    mail.Path // valid if HasSender
+	HasSender bool
+	Recipient mail.Path   // at Rcpt: the one in question; later stages: set if there is only one
+	Rcpts     []mail.Path // accepted so far, without the one in question
+	Size      int64       // SIZE parameter; at Message the octets received
+
+	Content Content // at Message only, else nil
+}
+
+// Content is the message at stage Message, read in ranges and never whole.
+type Content interface {
+	// Header returns the index-th (from 0, top to bottom) field called name,
+	// in any case: its body unfolded, without the name. ok is false past the last.
+	Header(name string, index int) (value string, ok bool)
+	// Body reads octets of the message body from off into p, like io.ReaderAt.
+	Body(p []byte, off int64) (int, error)
+}
+
+// Action is what a check or a chain decided. The numbers are those of the ABI.
+type Action uint8
+
+// The actions.
+const (
+	Next          Action = 0 // no opinion
+	Accept        Action = 1 // ends this stage's list of this policy
+	Reject        Action = 2 // 5xx
+	Defer         Action = 3 // 4xx
+	Disconnect    Action = 4 // reply (421 unless it names another code), then hang up
+	Discard       Action = 5 // say 250 and drop the message
+	Hold          Action = 6 // keep in the queue until released
+	Quarantine    Action = 7 // deliver to Junk
+	DeferIfPermit Action = 8 // 4xx if nothing else refuses
+	DeferIfReject Action = 9 // a later 5xx becomes this 4xx
+)
+
+// Verdict is one check's answer.
+type Verdict struct {
+	Action  Action
+	Status  mail.Status // Code 0 and empty fields mean the action's default
+	Reason  string      // label for metrics and logs: lower-case words joined by "-"
+	Effects Effects
+}
+
+// Effects are what checks add to a message without deciding it. They
+// accumulate over the whole session or transaction.
+type Effects struct {
+	Prepend  []Field  // header fields, in the order in which they shall stand on top
+	Tags     []string // words for later checks and the log
+	Score    float64  // summed
+	Redirect []mail.Path
+	BCC      []mail.Path
+	Tarpit   time.Duration // wait before the reply
+}
+
+// Field is a header field without CR or LF in its body; the host folds it.
+type Field struct{ Name, Value string }
+
+// Host is the world as one call of a plugin may touch it. One value serves one
+// call. Its bodies are live, table (tests) and tape (replay). What the check was
+// not granted, the plugin could not have imported.
+type Host interface {
+	Now() time.Time
+	Random(p []byte)
+	// DNS answers questions in parallel, in their order.
+	DNS(ctx context.Context, qs []Question) []Answer
+	// Count adds delta to the counter called key and returns its sum over the
+	// sliding window that ends now. Delta 0 only reads. Keys are prefixed with
+	// the check, so two checks never share a counter.
+	Count(ctx context.Context, key string, delta int64, window time.Duration) (int64, error)
+	// Log writes a line of the plugin's to the log. Levels are slog's.
+	Log(level int, text string)
+}
+
+// Question is one DNS lookup. Type is "A", "AAAA", "MX", "TXT", "PTR", "NS",
+// "CNAME"; for PTR, Name is an IP address.
+type Question struct{ Type, Name string }
+
+// Answer is the result of one Question.
+type Answer struct {
+	Records []string // A, AAAA: addresses; MX: "10 host"; TXT: the joined strings; others: names without the last dot
+	Status  DNSStatus
+}
+
+// DNSStatus is the outcome of a lookup.
+type DNSStatus uint8
+
+// The outcomes.
+const (
+	DNSOK       DNSStatus = 0 // records follow, or the name exists without such records
+	DNSNotFound DNSStatus = 1 // NXDOMAIN
+	DNSTemp     DNSStatus = 2 // SERVFAIL, timeout: try later
+)
+
+// Plugin is a loaded and configured plugin of one check.
+type Plugin interface {
+	// Call asks the plugin. It returns within the plugin's budget whatever the
+	// plugin does. An error means that there is no verdict; it names the cause
+	// ("trap", "fuel", "deadline", "bad verdict", …) and is safe to log.
+	Call(ctx context.Context, ev *Event, host Host) (Verdict, error)
+	// Close releases the plugin once no call is under way.
+	Close() error
+}
