@@ -10,11 +10,13 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Limits of RFC 5321 §4.5.3.1, in octets.
+// Limits in octets. RFC 5321 §4.5.3.1 allows 64 for a local part and 256 for a
+// path, and asks implementations to impose no limits where they can: bounce
+// addresses that encode a recipient (VERP, SRS) are longer in practice.
 const (
-	MaxLocal  = 64
+	MaxLocal  = 512
 	MaxDomain = 255
-	MaxPath   = 256 // with the angle brackets
+	MaxPath   = MaxLocal + MaxDomain + 3 // with "@" and the angle brackets
 )
 
 // Path is a reverse-path or forward-path (RFC 5321 §4.1.2, RFC 6531 §3.3)
