@@ -1,0 +1,213 @@
+// Command helo is a policy plugin that judges how a client greets: README.md
+// beside it is its manual. Codes and texts are those of Postfix's
+// reject_..._helo_hostname restrictions.
+//
+// # BUGS
+//
+// See README.md.
+package main
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/wafermail/wafer/sdk"
+)
+
+var plugin = sdk.Plugin{
+	ID:      "org.wafermail.helo",
+	Version: "1.0.0",
+	Help:    "refuses clients that greet with a name no mail server would use",
+	Stages:  []sdk.Stage{sdk.Helo, sdk.Mail, sdk.Rcpt},
+	Grants:  []sdk.Grant{{Name: sdk.GrantDNS, Optional: true, Help: `to look the name up, for reject = ["unknown"]`}},
+	Fields: []sdk.Field{{
+		Name:    "reject",
+		Type:    sdk.List,
+		Default: []string{missing, invalid, notFQDN},
+		Choices: []string{missing, invalid, notFQDN, unknown, literal, ownName},
+		Help:    "what to refuse, in the order in which it is looked for",
+	}},
+	Configure: configure,
+}
+
+var _ = sdk.Serve(&plugin)
+
+func main() {}
+
+// What can be refused.
+const (
+	missing = "missing"
+	invalid = "invalid"
+	notFQDN = "not-fqdn"
+	unknown = "unknown"
+	literal = "literal"
+	ownName = "own-name"
+)
+
+func configure(c *sdk.Config) (sdk.Judge, error) {
+	reject := c.Strings("reject")
+	for _, what := range reject {
+		if what == unknown && !c.Granted(sdk.GrantDNS) {
+			return nil, c.Errorf("reject", `"unknown" looks the name up: write allow = ["dns"]`)
+		}
+	}
+	return func(e *sdk.Event) sdk.Verdict {
+		helo := strings.TrimRight(e.Helo(), " \t")
+		for _, what := range reject {
+			if v := judge(e, helo, what); v.Action != sdk.ActionNext || v.Failed != "" {
+				return v
+			}
+		}
+		return sdk.Next()
+	}, nil
+}
+
+// judge looks for one fault in a greeting.
+func judge(e *sdk.Event, helo, what string) sdk.Verdict {
+	if helo == "" {
+		if what == missing {
+			return sdk.Reject(503, "5.5.1", "Error: send HELO/EHLO first").Because("helo-missing")
+		}
+		return sdk.Next()
+	}
+	bracketed := helo[0] == '['
+	if bracketed && (what == invalid || what == notFQDN || what == unknown) {
+		if _, ok := addressLiteral(helo); !ok {
+			return refuse(501, "5.5.2", helo, "invalid ip address").Because("helo-invalid")
+		}
+		return sdk.Next()
+	}
+	switch what {
+	case invalid:
+		if name := withoutDot(helo); !isAddress(name) && !isHostname(name) {
+			return refuse(501, "5.5.2", helo, "Invalid name").Because("helo-invalid")
+		}
+	case notFQDN:
+		name := withoutDot(helo)
+		if isAddress(name) || !isHostname(name) || !strings.Contains(name, ".") {
+			return refuse(504, "5.5.2", helo, "need fully-qualified hostname").Because("helo-not-fqdn")
+		}
+	case unknown:
+		return lookUp(e, helo)
+	case literal:
+		if bracketed || isAddress(helo) {
+			return refuse(554, "5.7.1", helo, "greet with a name, not with an address").Because("helo-literal")
+		}
+	case ownName:
+		if claimsOurName(e, helo) {
+			return refuse(554, "5.7.1", helo, "that is the name of this server").Because("helo-own-name")
+		}
+	}
+	return sdk.Next()
+}
+
+// refuse says it as Postfix does. A code of 4xx defers.
+func refuse(code int, enhanced, helo, why string) sdk.Verdict {
+	text := "<" + neuter(helo) + ">: Helo command rejected: " + why
+	if code < 500 {
+		return sdk.Defer(code, enhanced, text)
+	}
+	return sdk.Reject(code, enhanced, text)
+}
+
+// neuter makes characters that mean something in addresses harmless, and keeps
+// the reply's reason visible behind a long name.
+func neuter(s string) string {
+	const longest = 400
+	b := []byte(s[:min(len(s), longest)])
+	for i, c := range b {
+		if c <= ' ' || c > '~' || strings.IndexByte(`<>()\";@`, c) >= 0 {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
+
+// lookUp refuses a name without address and without mail exchanger. When DNS
+// does not answer, the refusal stands only if nothing else refuses.
+func lookUp(e *sdk.Event, helo string) sdk.Verdict {
+	notFound := refuse(450, "4.7.1", helo, "Host not found").Because("helo-unknown")
+	if isAddress(helo) || !isHostname(helo) {
+		return notFound
+	}
+	as, err := e.DNS(sdk.Question{Type: "A", Name: helo}, sdk.Question{Type: "AAAA", Name: helo}, sdk.Question{Type: "MX", Name: helo})
+	if err != nil {
+		return sdk.Fail("look up " + helo + ": " + err.Error())
+	}
+	temporary := false
+	for _, a := range as {
+		if a.Status == sdk.DNSOK && len(a.Records) > 0 {
+			return sdk.Next()
+		}
+		temporary = temporary || a.Status == sdk.DNSTemp
+	}
+	if temporary {
+		return sdk.DeferIfPermit(notFound.Code, notFound.Enhanced, notFound.Text).Because("helo-unknown-tempfail")
+	}
+	return notFound
+}
+
+// claimsOurName reports whether a client from elsewhere greets with our name,
+// with its first label alone, or with our address.
+func claimsOurName(e *sdk.Event, helo string) bool {
+	client, err := netip.ParseAddr(e.Client())
+	if err != nil || client.IsLoopback() {
+		return false
+	}
+	server, err := netip.ParseAddrPort(e.Fact(sdk.FactServer))
+	if err == nil && server.Addr().Unmap() == client {
+		return false // it is us
+	}
+	if a, ok := addressLiteral(helo); ok {
+		return err == nil && a.Unmap() == server.Addr().Unmap()
+	}
+	name, own := withoutDot(helo), e.Hostname()
+	bare, _, _ := strings.Cut(own, ".")
+	return own != "" && (strings.EqualFold(name, own) || strings.EqualFold(name, bare))
+}
+
+// addressLiteral reads "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321 §4.1.3).
+func addressLiteral(s string) (netip.Addr, bool) {
+	if len(s) < 3 || s[0] != '[' || s[len(s)-1] != ']' {
+		return netip.Addr{}, false
+	}
+	s = s[1 : len(s)-1]
+	if len(s) > 5 && strings.EqualFold(s[:5], "ipv6:") {
+		a, err := netip.ParseAddr(s[5:])
+		return a, err == nil && a.Is6() && a.Zone() == ""
+	}
+	a, err := netip.ParseAddr(s)
+	return a, err == nil && a.Is4()
+}
+
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
+// withoutDot takes away the dot that ends an absolute name.
+func withoutDot(s string) string { return strings.TrimSuffix(s, ".") }
+
+// isHostname reports whether s is labels of letters, digits, "-" and "_", none
+// longer than 63 octets nor with a hyphen at its ends, and not all of digits.
+func isHostname(s string) bool {
+	if s == "" || len(s) > 255 {
+		return false
+	}
+	onlyDigits := true
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for i := 0; i < len(label); i++ {
+			switch c := label[i]; {
+			case c >= '0' && c <= '9':
+			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_':
+				onlyDigits = false
+			default:
+				return false
+			}
+		}
+	}
+	return !onlyDigits
+}
