@@ -1,0 +1,100 @@
+package policy
+
+import (
+	"container/list"
+	"errors"
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// slices is how many parts a window is counted in. A sum covers the running
+// part and the slices-1 before it entirely, so it never counts less than the
+// window holds and forgets within 1/slices of it.
+const slices = 16
+
+// maxWindow bounds a window: longer memories belong on disk.
+const maxWindow = 7 * 24 * time.Hour
+
+// CounterOptions bounds Counters.
+type CounterOptions struct {
+	Keys int // counters at once; the longest unused goes first. 0: 200,000
+}
+
+// Counters holds sliding-window counters in memory. It is safe for concurrent
+// use and outlives generations.
+type Counters struct {
+	seed   maphash.Seed
+	shards [32]counterShard
+}
+
+type counterShard struct {
+	mu    sync.Mutex
+	max   int
+	byKey map[string]*list.Element
+	used  *list.List // of *counter, the last used in front
+}
+
+type counter struct {
+	key    string
+	window time.Duration
+	last   int64 // number of the running slice since 1970
+	sums   [slices + 1]int64
+}
+
+// NewCounters returns empty counters.
+func NewCounters(o CounterOptions) *Counters {
+	if o.Keys <= 0 {
+		o.Keys = 200_000
+	}
+	c := &Counters{seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i] = counterShard{max: max(1, o.Keys/len(c.shards)), byKey: map[string]*list.Element{}, used: list.New()}
+	}
+	return c
+}
+
+// Add adds delta to the counter called key at now, and returns its sum over
+// the window that ends at now. A negative sum is zero. A window that differs
+// from the key's last one starts the counter anew.
+func (c *Counters) Add(key string, delta int64, window time.Duration, now time.Time) (int64, error) {
+	if window < slices || window > maxWindow {
+		return 0, errors.New("count: window must be positive and at most 168h")
+	}
+	s := &c.shards[maphash.String(c.seed, key)%uint64(len(c.shards))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.byKey[key]
+	if e == nil {
+		if delta == 0 {
+			return 0, nil
+		}
+		if s.used.Len() >= s.max {
+			oldest := s.used.Back()
+			delete(s.byKey, oldest.Value.(*counter).key)
+			s.used.Remove(oldest)
+		}
+		e = s.used.PushFront(&counter{key: key})
+		s.byKey[key] = e
+	} else {
+		s.used.MoveToFront(e)
+	}
+	return e.Value.(*counter).add(delta, window, now), nil
+}
+
+func (c *counter) add(delta int64, window time.Duration, now time.Time) (sum int64) {
+	slice := now.UnixNano() / int64(window/slices)
+	if c.window != window || slice-c.last > slices || slice < c.last-slices {
+		c.window, c.last, c.sums = window, slice, [slices + 1]int64{}
+	}
+	for c.last < slice { // the ring moves on
+		c.last++
+		c.sums[c.last%(slices+1)] = 0
+	}
+	at := &c.sums[c.last%(slices+1)]
+	*at = max(*at+delta, 0)
+	for _, n := range c.sums {
+		sum += n
+	}
+	return sum
+}

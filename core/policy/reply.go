@@ -1,0 +1,95 @@
+package policy
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/wafermail/wafer/core/mail"
+)
+
+// maxReply is a reply line without its CR LF, in octets (RFC 5321 §4.5.3.1.5).
+const maxReply = 510
+
+// What an action says if the plugin leaves it open; codes and texts are
+// Postfix's. Disconnect's 421 ends the connection (RFC 5321 §3.8).
+func defaultStatus(a Action) mail.Status {
+	switch a {
+	case Reject:
+		return mail.Status{Code: 554, Enhanced: "5.7.1", Text: "Access denied"}
+	case Disconnect:
+		return mail.Status{Code: 421, Enhanced: "4.7.0", Text: "Service not available, closing transmission channel"}
+	}
+	return mail.Status{Code: 450, Enhanced: "4.7.1", Text: "Try again later"}
+}
+
+// errorStatus is what a check that failed says: the fault is ours, and its
+// story is in the log.
+func errorStatus(a Action) mail.Status {
+	if a == Reject {
+		return mail.Status{Code: 550, Enhanced: "5.3.5", Text: "Server configuration problem"}
+	}
+	return mail.Status{Code: 451, Enhanced: "4.3.5", Text: "Server configuration problem"}
+}
+
+// shape completes a refusal: the action's defaults, a code of the action's
+// class, the enhanced code's class forced to the code's, the id at the end, no
+// more than maxReply octets, nothing unprintable.
+func shape(a Action, s mail.Status, id mail.ID) mail.Status {
+	fallback := defaultStatus(a)
+	lo, hi := 400, 499
+	switch a {
+	case Reject:
+		lo, hi = 500, 599
+	case Disconnect:
+		hi = 599
+	}
+	if s.Code < lo || s.Code > hi {
+		s.Code = fallback.Code
+	}
+	s.Enhanced = enhanced(s.Code, s.Enhanced, fallback.Enhanced)
+	if s.Text == "" {
+		s.Text = fallback.Text
+	}
+	tail := " (" + string(id) + ")"
+	room := maxReply - len("550 ") - len(s.Enhanced) - 1 - len(tail)
+	s.Text = printable(s.Text, room) + tail
+	return s
+}
+
+// enhanced is a syntactically right enhanced code of code's class (RFC 3463 §2).
+func enhanced(code int, given, fallback string) string {
+	if !validEnhanced(given) {
+		given = fallback
+	}
+	return strconv.Itoa(code/100) + given[1:]
+}
+
+func validEnhanced(s string) bool {
+	parts := strings.Split(s, ".")
+	if len(parts) != 3 || len(parts[0]) != 1 {
+		return false
+	}
+	for _, p := range parts {
+		if n, err := strconv.Atoi(p); err != nil || n < 0 || n > 999 || len(p) > 3 {
+			return false
+		}
+	}
+	return true
+}
+
+// printable replaces what may not stand in a reply by spaces, and cuts it to n
+// octets without splitting a character. Line ends stay out of it too: a reply
+// of a policy is one line.
+func printable(s string, n int) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r == 0xfffd {
+			r = ' '
+		}
+		if b.Len()+len(string(r)) > n {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return strings.TrimSpace(b.String())
+}

@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"time"
+)
+
+// Resolver answers one DNS question. Errors are in the answer's status.
+type Resolver interface {
+	LookupDNS(ctx context.Context, q Question) Answer
+}
+
+// SetOptions is the world that checks of a Set may touch.
+type SetOptions struct {
+	Resolver Resolver         // nil: every lookup fails temporarily
+	Counters *Counters        // nil: a new one; pass the old one to keep counts over a reload
+	Now      func() time.Time // nil: time.Now
+	Random   func(p []byte)   // nil: crypto/rand
+	Logger   *slog.Logger     // nil: no log
+	Log      DecisionLog      // nil: decisions are not recorded
+	Salt     string           // prefix of generation-independent state, usually ""
+}
+
+// Set is the policies of one generation. It is immutable and safe for
+// concurrent use; a nil Set objects to nothing.
+type Set struct {
+	o      SetOptions
+	byDoor map[string]*plan
+	checks []*Check
+}
+
+// plan is what one door asks: for each stage the lists of its policies.
+type plan struct {
+	lists  [Message + 1][]lane
+	direct bool // the door has no Rcpt stage: nothing is held back
+}
+
+// lane is the checks of one policy at one stage.
+type lane struct {
+	policy *Policy
+	checks []*Check
+}
+
+// NewSet joins policies in their order. It takes the policies over.
+func NewSet(policies []*Policy, o SetOptions) *Set {
+	if o.Counters == nil {
+		o.Counters = NewCounters(CounterOptions{})
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = func(p []byte) { _, _ = rand.Read(p) } // never fails
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Set{o: o, byDoor: map[string]*plan{}}
+	for _, p := range policies {
+		if p.ReplyAt == 0 {
+			p.ReplyAt = Rcpt
+		}
+		for _, c := range p.Checks {
+			c.policy, c.label = p.Name, p.Name+"/"+c.Name
+			if c.ReplyAt == 0 {
+				c.ReplyAt = p.ReplyAt
+			}
+			if c.OnError == 0 {
+				c.OnError = Defer
+			}
+			s.checks = append(s.checks, c)
+		}
+		for _, door := range p.On {
+			s.add(door, p)
+		}
+	}
+	return s
+}
+
+func (s *Set) add(door string, p *Policy) {
+	pl := s.byDoor[door]
+	if pl == nil {
+		pl = &plan{}
+		switch door {
+		case "imap", "imaps", "pop3", "pop3s":
+			pl.direct = true
+		}
+		s.byDoor[door] = pl
+	}
+	for stage := Connect; stage <= Message; stage++ {
+		var at []*Check
+		for _, c := range p.Checks {
+			for _, have := range c.At {
+				if have == stage {
+					at = append(at, c)
+				}
+			}
+		}
+		if len(at) > 0 {
+			pl.lists[stage] = append(pl.lists[stage], lane{p, at})
+		}
+	}
+}
+
+// Tallies returns what each check has decided, by label.
+func (s *Set) Tallies() map[string]Tally {
+	all := map[string]Tally{}
+	if s == nil {
+		return all
+	}
+	for _, c := range s.checks {
+		all[c.label] = Tally{c.tally.asked.Load(), c.tally.next.Load(), c.tally.refused.Load(), c.tally.errors.Load()}
+	}
+	return all
+}
+
+// Close closes every plugin. No session may use the Set any more.
+func (s *Set) Close() error {
+	var first error
+	for _, c := range s.checks {
+		if err := c.Plugin.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
