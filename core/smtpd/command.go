@@ -1,0 +1,333 @@
+package smtpd
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/wafermail/wafer/core/mail"
+)
+
+// splitVerb cuts a command line into its first word and the rest without the
+// spaces around it.
+func splitVerb(line []byte) (verb, arg []byte) {
+	line = bytes.TrimRight(line, " \t")
+	if i := bytes.IndexAny(line, " \t"); i >= 0 {
+		return line[:i], bytes.TrimLeft(line[i:], " \t")
+	}
+	return line, nil
+}
+
+// hasControl reports whether line has a control character other than tab.
+func hasControl(line []byte) bool {
+	for _, c := range line {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return true
+		}
+	}
+	return false
+}
+
+func isASCII(s []byte) bool {
+	for _, c := range s {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+var errPathSyntax = errors.New("must be in angle brackets")
+
+// cutPath reads `FROM:<path> params` or `TO:<path> params`: keyword is "FROM:"
+// or "TO:" in any case. It returns the path as written, without its brackets
+// and source route, and the parameters. Spaces after the colon are no part of
+// the grammar, but too common to refuse.
+func cutPath(arg []byte, keyword string) (path, params []byte, err error) {
+	if len(arg) < len(keyword) || !strings.EqualFold(string(arg[:len(keyword)]), keyword) {
+		return nil, nil, errPathSyntax
+	}
+	arg = bytes.TrimLeft(arg[len(keyword):], " \t")
+	if len(arg) == 0 || arg[0] != '<' {
+		return nil, nil, errPathSyntax
+	}
+	end, quoted := 0, false
+	for i := 1; i < len(arg) && end == 0; i++ {
+		switch c := arg[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == '>' && !quoted:
+			end = i
+		}
+	}
+	if end == 0 {
+		return nil, nil, errPathSyntax
+	}
+	path, params = arg[1:end], arg[end+1:]
+	if len(params) > 0 && params[0] != ' ' && params[0] != '\t' {
+		return nil, nil, errors.New("must be followed by a space")
+	}
+	if len(path) > 0 && path[0] == '@' {
+		if path, err = cutRoute(path); err != nil {
+			return nil, nil, err
+		}
+	}
+	return path, params, nil
+}
+
+// cutRoute drops a source route "@a,@b:" (RFC 5321 §4.1.2, Appendix C).
+func cutRoute(path []byte) ([]byte, error) {
+	route, rest, ok := bytes.Cut(path, []byte(":"))
+	if !ok || len(rest) == 0 {
+		return nil, errors.New("source route without an address")
+	}
+	for _, hop := range bytes.Split(route, []byte(",")) {
+		if len(hop) < 2 || hop[0] != '@' || !mail.ValidDomain(string(hop[1:])) {
+			return nil, errors.New("malformed source route")
+		}
+	}
+	return rest, nil
+}
+
+// mailCommand is MAIL with its parameters.
+type mailCommand struct {
+	from  mail.Path
+	size  int64
+	body  mail.Body
+	utf8  bool
+	ret   string
+	envid string
+	auth  bool
+}
+
+// parseMail parses the argument of MAIL. A Status with a code is the refusal.
+func parseMail(arg []byte) (mailCommand, mail.Status) {
+	var m mailCommand
+	raw, params, err := cutPath(arg, "FROM:")
+	if err != nil {
+		return m, statusAddress("5.1.7", err)
+	}
+	var st mail.Status
+	eachParam(params, func(key, value string) bool {
+		st = m.param(key, value)
+		return st.Code == 0
+	})
+	if st.Code != 0 {
+		return m, st
+	}
+	m.from, err = mail.ParsePath(string(raw), m.utf8)
+	if err == nil && m.from.Domain() == "" && !m.from.IsNull() {
+		err = errors.New("address has no domain")
+	}
+	if err != nil {
+		return m, statusAddress("5.1.7", err)
+	}
+	return m, mail.Status{}
+}
+
+// param takes one parameter of MAIL. key is in capitals.
+func (m *mailCommand) param(key, value string) mail.Status {
+	twice := false
+	switch key {
+	case "SIZE": // RFC 1870 §3
+		n, ok := parseOctets(value)
+		if !ok {
+			return statusSyntax("SIZE must be a number of octets")
+		}
+		twice, m.size = m.size != 0, n
+	case "BODY": // RFC 6152 §2, RFC 3030 §3
+		twice = m.body != ""
+		switch b := mail.Body(strings.ToUpper(value)); b {
+		case mail.Body7Bit, mail.Body8Bit, mail.BodyBinary:
+			m.body = b
+		default:
+			return statusSyntax("BODY must be 7BIT, 8BITMIME or BINARYMIME")
+		}
+	case "SMTPUTF8": // RFC 6531 §3.4
+		if value != "" {
+			return statusSyntax("SMTPUTF8 has no value")
+		}
+		twice, m.utf8 = m.utf8, true
+	case "RET": // RFC 3461 §4.3
+		twice, m.ret = m.ret != "", strings.ToUpper(value)
+		if m.ret != "FULL" && m.ret != "HDRS" {
+			return statusSyntax("RET must be FULL or HDRS")
+		}
+	case "ENVID": // RFC 3461 §4.4
+		id, ok := decodeXtext(value, 100)
+		if !ok || id == "" {
+			return statusSyntax("ENVID must be 1 to 100 octets of xtext")
+		}
+		twice, m.envid = m.envid != "", id
+	case "AUTH": // RFC 4954 §5; checked and not believed
+		if _, ok := decodeXtext(value, 500); !ok {
+			return statusSyntax("AUTH must be <> or xtext")
+		}
+		twice, m.auth = m.auth, true
+	default:
+		return statusOption(key)
+	}
+	if twice {
+		return statusSyntax(key + " is there twice")
+	}
+	return mail.Status{}
+}
+
+// parseRcpt parses the argument of RCPT. A Status with a code is the refusal.
+func parseRcpt(arg []byte, utf8ok bool) (mail.Recipient, mail.Status) {
+	var r mail.Recipient
+	raw, params, err := cutPath(arg, "TO:")
+	if err != nil {
+		return r, statusAddress("5.1.3", err)
+	}
+	r.To, err = mail.ParsePath(string(raw), utf8ok)
+	if err == nil && r.To.IsNull() {
+		err = errors.New("is empty")
+	}
+	if err != nil {
+		return r, statusAddress("5.1.3", err)
+	}
+	var st mail.Status
+	eachParam(params, func(key, value string) bool {
+		st = rcptParam(&r, key, value, utf8ok)
+		return st.Code == 0
+	})
+	return r, st
+}
+
+// rcptParam takes one parameter of RCPT. key is in capitals.
+func rcptParam(r *mail.Recipient, key, value string, utf8ok bool) mail.Status {
+	switch key {
+	case "NOTIFY": // RFC 3461 §4.1
+		if r.Notify != nil {
+			return statusSyntax("NOTIFY is there twice")
+		}
+		words := strings.Split(strings.ToUpper(value), ",")
+		for i, w := range words {
+			known := w == "SUCCESS" || w == "FAILURE" || w == "DELAY" || w == "NEVER" && len(words) == 1
+			for _, before := range words[:i] {
+				known = known && w != before
+			}
+			if !known || i > 2 {
+				return statusSyntax("NOTIFY must be NEVER or a list of SUCCESS, FAILURE, DELAY")
+			}
+		}
+		r.Notify = words
+	case "ORCPT": // RFC 3461 §4.2, RFC 6533 §3
+		kind, addr, ok := strings.Cut(value, ";")
+		if r.ORcpt != "" {
+			return statusSyntax("ORCPT is there twice")
+		}
+		if ok = ok && isAtom(kind); ok {
+			if strings.EqualFold(kind, "utf-8") && utf8ok {
+				ok = len(addr) <= 500
+			} else {
+				addr, ok = decodeXtext(addr, 500)
+			}
+		}
+		if !ok || addr == "" {
+			return statusSyntax("ORCPT must be addr-type;xtext")
+		}
+		r.ORcpt = kind + ";" + addr
+	default:
+		return statusOption(key)
+	}
+	return mail.Status{}
+}
+
+// eachParam calls f with each "KEY" or "KEY=value", the key in capitals, until
+// f says no.
+func eachParam(params []byte, f func(key, value string) bool) {
+	for _, p := range bytes.Fields(params) {
+		key, value, _ := bytes.Cut(p, []byte("="))
+		if !f(strings.ToUpper(string(key)), string(value)) {
+			return
+		}
+	}
+}
+
+// parseOctets parses 1 to 20 digits (RFC 1870 §3). What does not fit into an
+// int64 is as good as its largest value.
+func parseOctets(s string) (int64, bool) {
+	if len(s) == 0 || len(s) > 20 {
+		return 0, false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 1<<63 - 1, true
+	}
+	return n, true
+}
+
+// decodeXtext decodes RFC 3461 §4 xtext. Encoded control characters are
+// refused, since the value ends up in header fields of reports.
+func decodeXtext(s string, limit int) (string, bool) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '+' {
+			if i+2 >= len(s) {
+				return "", false
+			}
+			hi, lo := hexDigit(s[i+1]), hexDigit(s[i+2])
+			if hi < 0 || lo < 0 {
+				return "", false
+			}
+			c = byte(hi<<4 | lo)
+			i += 2
+			if c < ' ' || c == 0x7f {
+				return "", false
+			}
+		} else if c < '!' || c > '~' || c == '=' {
+			return "", false
+		}
+		b.WriteByte(c)
+	}
+	return b.String(), b.Len() <= limit && utf8.ValidString(b.String())
+}
+
+// hexDigit is the value of an upper-case hexadecimal digit, else -1. RFC 3461
+// wants capitals; small letters are taken too since some clients send them.
+func hexDigit(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	}
+	return -1
+}
+
+func isAtom(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>[]:;@\,."=+`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// parseBdat parses "octets [LAST]" (RFC 3030 §2).
+func parseBdat(arg []byte) (n int64, last, ok bool) {
+	f := bytes.Fields(arg)
+	if len(f) == 0 || len(f) > 2 {
+		return 0, false, false
+	}
+	n, ok = parseOctets(string(f[0]))
+	if len(f) == 2 {
+		last = bytes.EqualFold(f[1], []byte("LAST"))
+		ok = ok && last
+	}
+	return n, last, ok
+}
