@@ -1,0 +1,299 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/wafermail/wafer/core/mail"
+)
+
+// server reads config.hcl.
+func (r *reader) server(c *Config, n *node) {
+	c.Hostname = n.need("hostname", `the server's full name: hostname = "mail.example.org"`)
+	if c.Hostname != "" && (!mail.ValidDomain(c.Hostname) || !strings.Contains(c.Hostname, ".") || c.Hostname[0] == '[') {
+		r.fault(n.at("hostname"), strconv.Quote(c.Hostname)+" is not a full host name", `Write the name that the PTR record of the server's address gives, such as "mail.example.org".`)
+	}
+	c.State = n.path("state", "/var/lib/wafer")
+	c.Policies = n.path("policies", "")
+	c.Sync = n.choice("sync", "auto", "auto", "syncfs", "fsync")
+	c.Trusted = n.networks("trusted_networks")
+	c.Proxy = n.networks("proxy_networks")
+	c.XClient = n.networks("xclient_networks")
+	r.tls(c, n.only("tls"))
+	n.named("domain", func(n *node, name string, at hcl.Range) {
+		c.Domains, r.domains = append(c.Domains, r.domain(n, name, at)), append(r.domains, at)
+	})
+	n.named("listener", func(n *node, name string, at hcl.Range) {
+		c.Listeners, r.listeners = append(c.Listeners, r.listener(n, name, at, c.TLS != nil)), append(r.listeners, at)
+	})
+	c.Limits = r.limits(n.only("limits"))
+	c.Log = r.log(n.only("log"))
+	c.RunAs = r.runAs(n.only("run_as"))
+	n.named("policy", func(n *node, name string, at hcl.Range) { c.Policy = append(c.Policy, r.policy(n, name, at)) })
+	n.done()
+	r.together(c, n)
+}
+
+// together checks what no block can know alone.
+func (r *reader) together(c *Config, n *node) {
+	if len(c.Domains) == 0 {
+		r.fault(n.body.MissingItemRange(), "no domain", `Write domain "example.org" { maildir = "…", users = "…" } for each domain that mail is delivered for.`)
+	}
+	if len(c.Listeners) == 0 {
+		r.fault(n.body.MissingItemRange(), "no listener", `Write at least listener "mx" { profile = "mx", address = ":25" }.`)
+	}
+	keys := map[string]string{}
+	for i, d := range c.Domains {
+		key := mail.DomainKey(d.Name)
+		if first, ok := keys[key]; ok {
+			r.fault(r.domains[i], "domain "+d.Name+" is there already", "It is the same as "+first+".")
+		}
+		keys[key] = d.Name
+	}
+	addresses := map[string]string{}
+	for i, l := range c.Listeners {
+		for _, a := range l.Addresses {
+			if first, ok := addresses[a]; ok && !strings.HasSuffix(a, ":0") {
+				r.fault(r.listeners[i], "address "+a+" is taken", "Listener "+strconv.Quote(first)+" has it.")
+			}
+			addresses[a] = l.Name
+		}
+	}
+	for i, d := range c.Domains {
+		check := func(to, where string) {
+			if !strings.Contains(to, "@") {
+				return
+			}
+			p, err := mail.ParsePath(to, true)
+			if err != nil {
+				r.fault(r.domains[i], where+" leads to "+strconv.Quote(to), "That is no address: "+err.Error()+".")
+			} else if keys[mail.DomainKey(p.Domain())] == "" {
+				r.fault(r.domains[i], where+" leads to another host: "+to, "This version does not send mail to other hosts. Name a mailbox of one of the domains here.")
+			}
+		}
+		for _, local := range slices.Sorted(maps.Keys(d.Aliases)) {
+			for _, t := range d.Aliases[local] {
+				check(t, "alias "+strconv.Quote(local))
+			}
+		}
+		check(d.CatchAll, "catch_all")
+	}
+}
+
+func (r *reader) tls(c *Config, n *node) {
+	if n == nil {
+		return
+	}
+	c.TLS = &TLS{
+		Cert:       r.file(n, "cert", n.path("cert", "")),
+		Key:        r.file(n, "key", n.path("key", "")),
+		MinVersion: n.choice("min_version", "1.2", "1.2", "1.3"),
+		Where:      place(n.body.SrcRange),
+	}
+	n.need("cert", `the certificate's file: cert = "/etc/letsencrypt/live/mail.example.org/fullchain.pem"`)
+	n.need("key", `the key's file: key = "/etc/letsencrypt/live/mail.example.org/privkey.pem"`)
+	n.named("certificate", func(n *node, name string, at hcl.Range) {
+		if !mail.ValidDomain(strings.TrimPrefix(name, "*.")) {
+			r.fault(at, strconv.Quote(name)+" is not a host name", `Write a name that clients ask for, such as "mail.example.com" or "*.example.com".`)
+		}
+		cert := Certificate{Name: name, Cert: r.file(n, "cert", n.path("cert", "")), Key: r.file(n, "key", n.path("key", "")), Where: place(at)}
+		n.need("cert", "the certificate's file")
+		n.need("key", "the key's file")
+		n.done()
+		c.TLS.Names = append(c.TLS.Names, cert)
+	})
+	n.done()
+}
+
+// file reports a file that is not there.
+func (r *reader) file(n *node, key, name string) string {
+	if name == "" {
+		return ""
+	}
+	if err := readable(name); err != nil {
+		r.fault(n.at(key), key+" cannot be read", err.Error()+". Write the path of a file that the server may read.")
+	}
+	return name
+}
+
+func (r *reader) domain(n *node, name string, at hcl.Range) Domain {
+	if !mail.ValidDomain(name) || name[0] == '[' {
+		r.fault(at, strconv.Quote(name)+" is not a domain name", `Write the part of addresses after the @: domain "example.org" { … }.`)
+	}
+	d := Domain{Name: name, Where: place(at), Aliases: map[string][]string{}}
+	d.Maildir = n.path("maildir", "")
+	n.need("maildir", `where its mail lies: maildir = "/var/mail/vhosts/%d/%n" (%d domain, %n user, %u both)`)
+	if d.Maildir != "" {
+		rest := strings.NewReplacer("%d", "", "%n", "", "%u", "", "%%", "").Replace(d.Maildir)
+		switch {
+		case strings.Contains(rest, "%"):
+			r.fault(n.at("maildir"), "maildir has a % that means nothing", "Write %d for the domain, %n for the user, %u for user@domain, %% for a percent sign.")
+		case !strings.Contains(d.Maildir, "%n") && !strings.Contains(d.Maildir, "%u"):
+			r.fault(n.at("maildir"), "every user would share one Maildir", `Write %n or %u where the user's name belongs, such as "/var/mail/vhosts/%d/%n".`)
+		}
+	}
+	d.Users = r.file(n, "users", n.path("users", ""))
+	n.need("users", `its users: users = "/etc/wafer/users" (wafer user add makes the file's lines)`)
+	d.Separator = n.text("separator", "")
+	if len(d.Separator) > 1 || strings.ContainsAny(d.Separator, "@./ ") || d.Separator != "" && d.Separator[0] >= 0x80 {
+		r.fault(n.at("separator"), "separator must be one character", `Write separator = "+", or leave the line out.`)
+		d.Separator = ""
+	}
+	d.CatchAll = n.text("catch_all", "")
+	if d.CatchAll != "" && !strings.Contains(d.CatchAll, "@") {
+		d.CatchAll += "@" + name
+	}
+	if v, vat, ok := n.value("aliases"); ok {
+		if t := v.Type(); !t.IsObjectType() && !t.IsMapType() {
+			n.wrong(vat, "aliases", `a map, such as { postmaster = ["ann"], sales = ["ann", "bob@example.com"] }`)
+		} else {
+			for it := v.ElementIterator(); it.Next(); {
+				k, e := it.Element()
+				local := strings.ToLower(k.AsString())
+				to, ok := stringsOf(e)
+				if !ok || len(to) == 0 {
+					r.fault(vat, "alias "+strconv.Quote(local)+" is not a list of addresses", `Write a list, such as `+local+` = ["ann", "bob@example.com"].`)
+					continue
+				}
+				if _, err := mail.ParsePath(local+"@"+name, true); err != nil {
+					r.fault(vat, strconv.Quote(local)+" cannot be an alias", "It is no local part: "+err.Error()+".")
+				}
+				for i, t := range to {
+					if !strings.Contains(t, "@") {
+						to[i] = t + "@" + name
+					}
+				}
+				d.Aliases[local] = to
+			}
+		}
+	}
+	n.done()
+	return d
+}
+
+func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) Listener {
+	l := Listener{Name: name, Where: place(at)}
+	l.Profile = n.need("profile", "one of "+strings.Join(profiles, ", "))
+	if l.Profile != "" && !slices.Contains(profiles, l.Profile) {
+		r.fault(n.at("profile"), "no profile "+strconv.Quote(l.Profile), "Write "+oneOf(profiles)+"."+meant(l.Profile, profiles))
+	}
+	l.Addresses = append(n.texts("address"), n.texts("addresses")...)
+	if len(l.Addresses) == 0 {
+		r.fault(n.body.MissingItemRange(), n.what+" has no address", `Write address = ":25", address = "127.0.0.1:2525", or addresses = [ … ].`)
+	}
+	for _, a := range l.Addresses {
+		if err := checkAddress(a, l.Profile); err != nil {
+			key := "address"
+			if n.body.Attributes[key] == nil {
+				key = "addresses"
+			}
+			r.fault(n.at(key), strconv.Quote(a)+" is not an address to listen on", err.Error())
+		}
+	}
+	fallback := "none"
+	switch {
+	case Implicit(l.Profile), l.Profile == "submission":
+		fallback = "required"
+	case haveTLS:
+		fallback = "starttls"
+	}
+	l.TLS = n.choice("tls", fallback, "starttls", "required", "none")
+	l.Loopback = n.flag("allow_plaintext_auth_on_loopback", false)
+	switch {
+	case !haveTLS && l.TLS != "none":
+		r.fault(at, n.what+" needs TLS", "Write a tls block with cert and key"+map[bool]string{true: ".", false: `, or tls = "none" in the listener.`}[l.TLS == "required" && fallback == "required"])
+	case fallback == "required" && l.TLS == "none" && !l.Loopback:
+		r.fault(n.at("tls"), "profile "+l.Profile+" is for logging in, which needs TLS", "Leave the line out.")
+	case Implicit(l.Profile) && l.TLS != "required":
+		r.fault(n.at("tls"), "profile "+l.Profile+" is TLS from the first octet", "Leave the line out.")
+	}
+	n.done()
+	return l
+}
+
+func checkAddress(a, profile string) error {
+	if path, ok := strings.CutPrefix(a, "unix:"); ok {
+		switch {
+		case profile != "lmtp":
+			return fmt.Errorf("a Unix socket is for profile \"lmtp\" only; write HOST:PORT")
+		case !filepath.IsAbs(path):
+			return fmt.Errorf("write an absolute path: \"unix:/run/wafer/lmtp\"")
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return fmt.Errorf(`write ":25", "192.0.2.1:25" or "[2001:db8::1]:25"`)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+		return fmt.Errorf("the port must be a number up to 65535")
+	}
+	if host != "" && net.ParseIP(host) == nil && host != "localhost" {
+		return fmt.Errorf("write an address of this machine, or no host for all of them")
+	}
+	return nil
+}
+
+func (r *reader) limits(n *node) Limits {
+	if n == nil {
+		n = r.node(emptyBody(), "limits")
+	}
+	l := Limits{
+		MessageSize:      n.size("message_size", 52428800, 1024, 1<<40),
+		Recipients:       int(n.count("recipients", 1000, 1, 100000)),
+		PerClient:        int(n.count("connections_per_client", 10, 1, 100000)),
+		Rate:             int(n.count("connection_rate", 30, 1, 1000000)),
+		RatePer:          n.duration("connection_rate_per", time.Minute, time.Second, 24*time.Hour),
+		Connections:      int(n.count("connections", 10000, 1, 1000000)),
+		SoftErrors:       int(n.count("errors_soft", 10, 1, 1000)),
+		HardErrors:       int(n.count("errors_hard", 20, 1, 1000)),
+		Idle:             n.duration("idle", 5*time.Minute, time.Second, time.Hour),
+		Data:             n.duration("data", time.Hour, time.Second, 24*time.Hour),
+		MinRate:          n.size("min_rate", 500, 1, 1<<20),
+		Session:          n.duration("session", 2*time.Hour, time.Second, 48*time.Hour),
+		GreetDelay:       n.duration("greet_delay", 0, 0, time.Minute),
+		PerUser:          int(n.count("connections_per_user", 50, 1, 100000)),
+		ShutdownPatience: n.duration("shutdown", 30*time.Second, 0, time.Hour),
+	}
+	if l.HardErrors < l.SoftErrors {
+		r.fault(n.at("errors_hard"), "errors_hard is less than errors_soft", "Sessions slow down at errors_soft and end at errors_hard.")
+	}
+	n.done()
+	return l
+}
+
+func (r *reader) log(n *node) Log {
+	if n == nil {
+		n = r.node(emptyBody(), "log")
+	}
+	l := Log{
+		Format:    n.choice("format", "text", "text", "json"),
+		Level:     n.choice("level", "info", "debug", "info", "warn", "error"),
+		Decisions: n.flag("decisions", false),
+	}
+	n.done()
+	return l
+}
+
+func (r *reader) runAs(n *node) RunAs {
+	if n == nil {
+		n = r.node(emptyBody(), "run_as")
+	}
+	a := RunAs{User: n.text("user", ""), Group: n.text("group", ""), AllowRoot: n.flag("allow_root", false)}
+	if a.Group != "" && a.User == "" {
+		r.fault(n.at("group"), "run_as has a group but no user", `Write user = "wafer" too.`)
+	}
+	if a.User == "root" && !a.AllowRoot {
+		r.fault(n.at("user"), "the server should not serve as root", `Write another user, or allow_root = true if you must.`)
+	}
+	n.done()
+	return a
+}
