@@ -1,0 +1,76 @@
+// Command wafer is a mail server whose policy is WebAssembly: SMTP, submission,
+// LMTP, IMAP, POP3 and Maildir in one binary.
+//
+// Exit codes: 0 good, 1 broken, 2 findings (fmt -check) or wrong usage.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set when a release is built.
+var version = "devel"
+
+// cli is the command line. Nouns are singular, flags few.
+type cli struct {
+	Run    runCmd    `cmd:"" help:"Serve until told otherwise."`
+	Check  checkCmd  `cmd:"" help:"Parse and build the configuration, start nothing, print its digest."`
+	Status statusCmd `cmd:"" help:"Ask the running server how it is."`
+	Fmt    fmtCmd    `cmd:"" help:"Write configuration and policies in their canonical form."`
+	User   userCmd   `cmd:"" help:"Add, change, list and remove users."`
+	Plugin pluginCmd `cmd:"" help:"Look at policy plugins."`
+	Demo   demoCmd   `cmd:"" help:"Serve a demo on loopback: a domain, a user, a certificate, real policies."`
+
+	Version kong.VersionFlag `help:"Print the version."`
+}
+
+// streams are the standard ones; tests give others.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// exit is an error that has been explained already.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func main() {
+	os.Exit(wafer(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// wafer runs one command and returns its exit code.
+func wafer(args []string, std streams) int {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("wafer"),
+		kong.Description("A mail server whose policy is WebAssembly."),
+		kong.Vars{"version": version},
+		kong.Writers(std.out, std.err),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		fmt.Fprintln(std.err, "wafer:", err)
+		return 1
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintln(std.err, "wafer:", err)
+		return 2
+	}
+	err = ctx.Run(std)
+	var code exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintln(std.err, "wafer:", err)
+	return 1
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/wafermail/wafer/core"
+	"github.com/wafermail/wafer/core/config"
+)
+
+// configFlag names the configuration file.
+type configFlag struct {
+	Config string `short:"c" default:"/etc/wafer/config.hcl" help:"Configuration file (${default})."`
+}
+
+// load reads the configuration; its diagnostics go to standard error as they are.
+func (f configFlag) load(std streams) (*config.Config, error) { return loadConfig(std, f.Config) }
+
+func loadConfig(std streams, file string) (*config.Config, error) {
+	c, err := config.Load(file)
+	var faults *config.Error
+	if errors.As(err, &faults) {
+		fmt.Fprintf(std.err, "%s\n\nwafer: %s has %d faults\n", faults.Error(), filepath.Base(file), len(faults.Faults))
+		return nil, exit(1)
+	}
+	return c, err
+}
+
+// runCmd serves.
+type runCmd struct {
+	configFlag
+}
+
+// Run serves until SIGINT or SIGTERM.
+func (c *runCmd) Run(std streams) error { return serve(std, c.Config, nil) }
+
+// serve runs the server of a configuration file until it is told to stop.
+func serve(std streams, file string, ready func(*core.Server)) error {
+	c, err := loadConfig(std, file)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s, err := core.Open(ctx, c, core.Options{Logger: newLogger(std, c.Log), Version: version})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx, ready)
+}
+
+// newLogger writes to standard error, as journald and every supervisor expect.
+func newLogger(std streams, l config.Log) *slog.Logger {
+	o := &slog.HandlerOptions{}
+	switch l.Level {
+	case "debug":
+		o.Level = slog.LevelDebug
+	case "warn":
+		o.Level = slog.LevelWarn
+	case "error":
+		o.Level = slog.LevelError
+	}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(std.err, o))
+	}
+	return slog.New(slog.NewTextHandler(std.err, o))
+}
+
+// checkCmd checks a configuration.
+type checkCmd struct {
+	File string `arg:"" optional:"" default:"/etc/wafer/config.hcl" help:"Configuration file (${default})."`
+}
+
+// Run builds everything and starts nothing.
+func (c *checkCmd) Run(std streams) error {
+	cfg, err := loadConfig(std, c.File)
+	if err != nil {
+		return err
+	}
+	log := newLogger(std, config.Log{Level: "error"})
+	if err := core.Check(context.Background(), cfg, core.Options{Logger: log}); err != nil {
+		return err
+	}
+	checks := 0
+	for _, p := range cfg.Policy {
+		checks += len(p.Checks)
+	}
+	_, err = fmt.Fprintf(std.out, "good: %d domains, %d listeners, %d policies with %d checks; digest %s\n",
+		len(cfg.Domains), len(cfg.Listeners), len(cfg.Policy), checks, cfg.Digest)
+	return err
+}

@@ -1,0 +1,164 @@
+// Package admin is the door of the operator: a control socket in the state
+// directory over which the wafer command asks a running server.
+//
+// It speaks HTTP with JSON bodies over a Unix socket, so that curl can be used
+// too: curl --unix-socket STATE/control.sock http://wafer/status. The socket
+// has mode 0600: who may open it may ask everything.
+//
+// # BUGS
+//
+// A server that was killed leaves its socket behind; the next one replaces it.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// SocketName is the socket's name in the state directory.
+const SocketName = "control.sock"
+
+// maxAnswer bounds what a client reads, in octets.
+const maxAnswer = 4 << 20
+
+// Status is what a running server says of itself.
+type Status struct {
+	Hostname   string           `json:"hostname"`
+	Version    string           `json:"version"`
+	PID        int              `json:"pid"`
+	Started    time.Time        `json:"started"`
+	Generation Generation       `json:"generation"`
+	Listeners  []Listener       `json:"listeners"`
+	Owed       int              `json:"owed"`   // acknowledged messages that wait for a mailbox
+	Memory     uint64           `json:"memory"` // heap in use, octets
+	Goroutines int              `json:"goroutines"`
+	Checks     map[string]Tally `json:"checks"` // by policy/check
+}
+
+// Generation is one configuration that serves.
+type Generation struct {
+	Number int       `json:"number"`
+	Digest string    `json:"digest"`
+	Loaded time.Time `json:"loaded"`
+}
+
+// Listener is one door.
+type Listener struct {
+	Name    string `json:"name"`
+	Profile string `json:"profile"`
+	Address string `json:"address"`
+	Open    int    `json:"open"`   // connections now
+	Total   uint64 `json:"total"`  // connections so far
+	Panics  uint64 `json:"panics"` // sessions that ended in a bug of ours
+}
+
+// Tally counts what a check has decided.
+type Tally struct {
+	Asked  uint64 `json:"asked"`
+	Next   uint64 `json:"next"`
+	Refuse uint64 `json:"refuse"`
+	Errors uint64 `json:"errors"`
+}
+
+// Config is what a Server needs.
+type Config struct {
+	State  string // directory of the socket
+	Status func() Status
+	Logger *slog.Logger
+}
+
+// Server answers on the control socket.
+type Server struct {
+	ln   net.Listener
+	http *http.Server
+	done chan struct{}
+}
+
+// Listen opens the control socket in c.State and serves it until Close.
+func Listen(c Config) (*Server, error) {
+	path := filepath.Join(c.State, SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	// Made under another name: nobody may connect before the mode is right.
+	tmp := path + ".new"
+	_ = os.Remove(tmp) // of a killed server
+	ln, err := net.Listen("unix", tmp)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the control socket: %w", err)
+	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(c.Status()); err != nil {
+			c.Logger.Debug("control socket", "err", err)
+		}
+	})
+	s := &Server{
+		ln:   ln,
+		http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn)},
+		done: make(chan struct{}),
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			c.Logger.Error("control socket", "err", err)
+		}
+	}()
+	return s, nil
+}
+
+// Close ends the server, waiting for requests under way until ctx ends.
+func (s *Server) Close(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	<-s.done
+	return err
+}
+
+// ErrNotRunning means that no server answers on the control socket.
+var ErrNotRunning = errors.New("no server is running")
+
+// Ask fetches path, such as "/status", from the server whose state directory
+// is state, and returns the JSON that it answers.
+func Ask(ctx context.Context, state, path string) ([]byte, error) {
+	sock := filepath.Join(state, SocketName)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", sock)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://wafer"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s does not answer (%v)", ErrNotRunning, sock, err)
+	}
+	defer resp.Body.Close() // only read
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask %s: %s", path, resp.Status)
+	}
+	return b, nil
+}

@@ -1,0 +1,315 @@
+// Package core is the server: it joins the parts that config.hcl names and runs
+// them.
+//
+//	c, err := config.Load("config.hcl")
+//	s, err := core.Open(ctx, c, core.Options{Logger: log})
+//	err = s.Run(ctx) // until ctx ends; then sessions are drained
+//
+// Open builds the generation, binds every listener, gives up the superuser's
+// rights and opens the state; a failure at any step leaves nothing behind. Check
+// builds only, and starts nothing. The four rules that no policy can switch off
+// are in courier.go (no open relay, no mail for unknown recipients) and in the
+// doors (no AUTH without TLS, size limits).
+//
+// # BUGS
+//
+// A configuration is read once: changes need a restart. There is no queue: mail
+// for other hosts is answered with 451.
+package core
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/wafermail/wafer/core/admin"
+	"github.com/wafermail/wafer/core/auth"
+	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/dns"
+	"github.com/wafermail/wafer/core/mail"
+	"github.com/wafermail/wafer/core/maildir"
+	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/smtpd"
+	"github.com/wafermail/wafer/core/wasm"
+)
+
+// Options says how a Server runs, besides its configuration.
+type Options struct {
+	Logger  *slog.Logger // nil: no log
+	Version string       // for status
+}
+
+// Server is a running mail server.
+type Server struct {
+	config  *config.Config
+	version string
+	log     *slog.Logger
+	started time.Time
+
+	current  atomic.Pointer[generation]
+	host     *wasm.Host
+	cache    *dns.Cache // nil: no resolver on this machine
+	auth     *auth.Service
+	barrier  *maildir.Barrier
+	deliver  *maildir.Deliverer
+	pool     *maildir.Pool
+	registry *smtpd.Registry
+	doors    []*door
+	admin    *admin.Server
+
+	closers []func() error // in the order of opening
+}
+
+// Check builds everything that a server would need of c and starts nothing. It
+// returns the error that would keep it from starting.
+func Check(ctx context.Context, c *config.Config, o Options) error {
+	host, err := wasm.New(wasm.Options{Logger: o.Logger})
+	if err != nil {
+		return err
+	}
+	g, err := build(ctx, c, world{host: host, log: o.Logger})
+	if err == nil {
+		err = g.close()
+	}
+	if c.RunAs.User != "" {
+		_, uerr := lookupAccount(c.RunAs.User, c.RunAs.Group)
+		err = errors.Join(err, uerr)
+	}
+	return errors.Join(err, host.Close())
+}
+
+// Open makes a server of c. The caller must Run it.
+func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s = &Server{config: c, version: o.Version, log: o.Logger, started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+			s = nil
+		}
+	}()
+	who, drop, err := s.account()
+	if err != nil {
+		return s, err
+	}
+	if err := s.bind(); err != nil {
+		return s, err
+	}
+	if drop {
+		if err := giveState(c.State, who); err != nil {
+			return s, err
+		}
+		if err := who.become(); err != nil {
+			return s, fmt.Errorf("run_as %s: %w", c.RunAs.User, err)
+		}
+		s.log.Info("gave up the superuser's rights", "user", c.RunAs.User, "uid", who.uid, "gid", who.gid)
+	}
+	if err := s.openState(ctx); err != nil {
+		return s, err
+	}
+	if err := s.first(ctx); err != nil {
+		return s, err
+	}
+	return s, s.engines()
+}
+
+// account is who the server will be, and whether that means giving up rights.
+func (s *Server) account() (who account, drop bool, err error) {
+	c := s.config.RunAs
+	if c.User == "" || c.User == "root" {
+		if isRoot() && !c.AllowRoot {
+			return who, false, errors.New(`the server should not serve as root: write run_as { user = "wafer" } for the account that owns the mail, or run_as { allow_root = true } if you must`)
+		}
+		return who, false, nil
+	}
+	if who, err = lookupAccount(c.User, c.Group); err != nil {
+		return who, false, err
+	}
+	if !isRoot() {
+		if os.Geteuid() == who.uid {
+			return who, false, nil
+		}
+		return who, false, fmt.Errorf("run_as %s needs the superuser's rights at start, or start as %s", c.User, c.User)
+	}
+	return who, true, nil
+}
+
+// giveState makes the state directory and hands it to the account. Of a state
+// that another account owns it hands over nothing: that may be a mistake.
+func giveState(state string, who account) error {
+	err := os.MkdirAll(filepath.Dir(state), 0o755)
+	if err == nil {
+		err = os.Mkdir(state, 0o700)
+	}
+	if err == nil {
+		err = os.Chown(state, who.uid, who.gid)
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return nil
+}
+
+// opened remembers how to close what was opened.
+func (s *Server) opened(close func() error) { s.closers = append(s.closers, close) }
+
+// openState opens what lies on disk and what outlives generations.
+func (s *Server) openState(ctx context.Context) error {
+	c := s.config
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	if err := s.lock(filepath.Join(c.State, "lock")); err != nil {
+		return err
+	}
+	var err error
+	if s.barrier, err = maildir.NewBarrier(maildir.SyncMode(c.Sync)); err != nil {
+		return err
+	}
+	s.opened(s.barrier.Close)
+	s.pool = maildir.NewPool(maildir.Options{Logger: s.log, Barrier: s.barrier, Hostname: c.Hostname, UID: -1, GID: -1, Watch: true})
+	s.opened(s.pool.Close)
+	s.deliver, err = maildir.NewDeliverer(ctx, maildir.DelivererOptions{
+		State: c.State, Hostname: c.Hostname, Barrier: s.barrier, UID: -1, GID: -1, Notify: s.pool.Delivered, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open the commit log: %w", err)
+	}
+	s.opened(s.deliver.Close)
+	if live, err := dns.NewLive(dns.LiveOptions{}); err != nil {
+		s.log.Warn("no DNS: every lookup will fail for now", "err", err)
+	} else {
+		s.cache = dns.NewCache(live, dns.CacheOptions{})
+		s.opened(s.cache.Close)
+	}
+	if s.host, err = wasm.New(wasm.Options{CacheDir: filepath.Join(c.State, "cache"), Logger: s.log}); err != nil {
+		return err
+	}
+	s.opened(s.host.Close)
+	s.registry = smtpd.NewRegistry(smtpd.RegistryOptions{
+		PerClient: c.Limits.PerClient, Rate: c.Limits.Rate, Window: c.Limits.RatePer, Total: c.Limits.Connections,
+	})
+	return nil
+}
+
+// lock keeps a second server away from the same state.
+func (s *Server) lock(name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close() // nothing was written
+		return fmt.Errorf("another wafer uses the state directory %s", filepath.Dir(name))
+	}
+	s.opened(f.Close)
+	return nil
+}
+
+// first builds the first generation.
+func (s *Server) first(ctx context.Context) error {
+	set := policy.SetOptions{Counters: policy.NewCounters(policy.CounterOptions{}), Logger: s.log}
+	if s.cache != nil {
+		set.Resolver = resolver{s.cache}
+	}
+	if s.config.Log.Decisions {
+		f, err := os.OpenFile(filepath.Join(s.config.State, "decisions.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("open the decision log: %w", err)
+		}
+		s.opened(f.Close)
+		set.Log = policy.NewJSONLog(io.Writer(f))
+	}
+	g, err := build(ctx, s.config, world{host: s.host, set: set, log: s.log})
+	if err != nil {
+		return err
+	}
+	g.number = 1
+	s.current.Store(g)
+	s.opened(g.close)
+	s.auth = auth.NewService(auth.Config{Users: g.users, Logger: s.log})
+	return nil
+}
+
+// resolver gives plugins the answers of package dns.
+type resolver struct{ dns.Resolver }
+
+func (r resolver) LookupDNS(ctx context.Context, q policy.Question) policy.Answer {
+	a := r.Lookup(ctx, dns.Question(q))
+	status := policy.DNSTemp
+	switch a.Status {
+	case dns.Found, dns.NoData:
+		status = policy.DNSOK
+	case dns.NXDomain:
+		status = policy.DNSNotFound
+	}
+	return policy.Answer{Records: a.Records, Status: status}
+}
+
+// tls is the configuration of a listener, or nil if it has none.
+func (s *Server) tls(l config.Listener) *tls.Config {
+	g := s.current.Load()
+	if g.certs == nil || l.TLS == "none" {
+		return nil
+	}
+	version := uint16(tls.VersionTLS12)
+	if s.config.TLS.MinVersion == "1.3" {
+		version = tls.VersionTLS13
+	}
+	c := g.certs.config(version)
+	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.current.Load().certs.pick(h) }
+	return c
+}
+
+// mailbox opens the mail of a user who has logged in.
+func (s *Server) mailbox(_ context.Context, user string) (*maildir.Store, error) {
+	dir, err := s.current.Load().domains.mailboxOf(user)
+	if err != nil {
+		return nil, err
+	}
+	return s.pool.Open(dir)
+}
+
+// Status is what the server says of itself.
+func (s *Server) Status() admin.Status {
+	g := s.current.Load()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	st := admin.Status{
+		Hostname: s.config.Hostname, Version: s.version, PID: os.Getpid(), Started: s.started,
+		Generation: admin.Generation{Number: g.number, Digest: s.config.Digest, Loaded: g.loaded},
+		Owed:       s.deliver.Owed(), Memory: m.HeapInuse, Goroutines: runtime.NumGoroutine(),
+		Checks: map[string]admin.Tally{},
+	}
+	for name, t := range g.policy.Tallies() {
+		st.Checks[name] = admin.Tally{Asked: t.Asked, Next: t.Next, Refuse: t.Refused, Errors: t.Errors}
+	}
+	for _, d := range s.doors {
+		l := d.stats()
+		l.Name, l.Profile, l.Address = d.name, d.profile, d.ln.Addr().String()
+		st.Listeners = append(st.Listeners, l)
+	}
+	return st
+}
+
+// trusted reports whether a client may relay without logging in.
+func (s *Server) trusted(c mail.Client) bool {
+	addr := c.Addr.Addr().Unmap()
+	for _, n := range s.config.Trusted {
+		if n.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

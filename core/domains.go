@@ -1,0 +1,165 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/wafermail/wafer/core/mail"
+)
+
+// Bounds of alias expansion. Who needs more wants a mailing list manager.
+const (
+	maxAliasDepth  = 10
+	maxAliasFanOut = 1000
+)
+
+// domain is one of our own: its users, and where their mail lies.
+type domain struct {
+	name      string // key: lower case, A-labels
+	maildir   string // template with %d, %n and %u
+	users     userList
+	aliases   map[string][]mail.Path // by local part in lower case
+	catchAll  mail.Path              // null: none
+	separator string                 // between user and detail, "" for none
+}
+
+// userList is the part of a users file that routing needs.
+type userList interface {
+	Has(local string) bool
+	First() (local string, ok bool)
+}
+
+// domains is the directory of everything that is delivered here.
+type domains struct {
+	byName map[string]*domain
+	main   *domain // for the bare postmaster
+}
+
+// mailbox is where an address ends.
+type mailbox struct {
+	user string // "local@domain"
+	addr mail.Path
+	dir  string
+}
+
+// Outcomes of resolve that are no mailbox.
+var (
+	errNotOurs   = errors.New("not a domain of ours")
+	errNoMailbox = errors.New("no such mailbox")
+	errRemote    = errors.New("an alias leads to another host")
+	errAliasLoop = errors.New("aliases lead too far")
+)
+
+// ours reports whether mail for name is delivered here.
+func (ds *domains) ours(name string) bool { return ds.byName[mail.DomainKey(name)] != nil }
+
+// resolve follows aliases from p to the mailboxes that it stands for, each once,
+// in a fixed order. The bare postmaster is the first domain's.
+func (ds *domains) resolve(p mail.Path) ([]mailbox, error) {
+	if p.Domain() == "" && !p.IsNull() {
+		p = p.WithDomain(ds.main.name)
+	}
+	found := map[string]mailbox{}
+	if err := ds.follow(p, 0, map[string]bool{}, found); err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, errAliasLoop // they name only each other
+	}
+	boxes := make([]mailbox, 0, len(found))
+	for _, b := range found {
+		boxes = append(boxes, b)
+	}
+	sort.Slice(boxes, func(i, j int) bool { return boxes[i].user < boxes[j].user })
+	return boxes, nil
+}
+
+// follow adds the mailboxes of p to found. An address that is met again adds
+// nothing, so aliases that name each other do no harm; an alias may name its own
+// mailbox to keep a copy.
+func (ds *domains) follow(p mail.Path, depth int, seen map[string]bool, found map[string]mailbox) error {
+	d := ds.byName[mail.DomainKey(p.Domain())]
+	switch {
+	case d == nil && depth == 0:
+		return errNotOurs
+	case d == nil:
+		return fmt.Errorf("%w: %s", errRemote, p)
+	case depth > maxAliasDepth || len(found) > maxAliasFanOut || len(seen) > maxAliasFanOut:
+		return errAliasLoop
+	}
+	key := p.Key()
+	again := seen[key]
+	seen[key] = true
+	for _, local := range d.candidates(p.Local()) {
+		if to, ok := d.aliases[local]; ok && !again {
+			for _, next := range to {
+				if err := ds.follow(next, depth+1, seen, found); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		if d.users.Has(local) {
+			return d.add(local, p, found)
+		}
+	}
+	if again {
+		return nil
+	}
+	if strings.EqualFold(p.Local(), "postmaster") { // RFC 5321 §4.5.1: there always is one
+		if first, ok := d.users.First(); ok && d.catchAll.IsNull() {
+			return d.add(first, p, found)
+		}
+	}
+	if !d.catchAll.IsNull() {
+		return ds.follow(d.catchAll, depth+1, seen, found)
+	}
+	return errNoMailbox
+}
+
+// candidates are the names under which a local part is looked up: as it stands,
+// then without its detail.
+func (d *domain) candidates(local string) []string {
+	local = strings.ToLower(local)
+	if d.separator != "" {
+		if user, _, ok := strings.Cut(local, d.separator); ok && user != "" {
+			return []string{local, user}
+		}
+	}
+	return []string{local}
+}
+
+func (d *domain) add(local string, p mail.Path, found map[string]mailbox) error {
+	dir, err := d.dir(local)
+	if err != nil {
+		return err
+	}
+	user := local + "@" + d.name
+	if _, ok := found[user]; !ok {
+		found[user] = mailbox{user: user, addr: p, dir: dir}
+	}
+	return nil
+}
+
+// dir is the Maildir of a user of the domain.
+func (d *domain) dir(local string) (string, error) {
+	if local == "" || local[0] == '.' || strings.ContainsAny(local, "/\x00") {
+		return "", fmt.Errorf("user %q cannot be part of a path", local)
+	}
+	return strings.NewReplacer("%d", d.name, "%n", local, "%u", local+"@"+d.name, "%%", "%").Replace(d.maildir), nil
+}
+
+// mailboxOf is the Maildir of an authenticated user, "local@domain".
+func (ds *domains) mailboxOf(user string) (string, error) {
+	at := strings.LastIndexByte(user, '@')
+	if at < 0 {
+		return "", fmt.Errorf("user %q has no domain", user)
+	}
+	d := ds.byName[mail.DomainKey(user[at+1:])]
+	if d == nil {
+		return "", errNotOurs
+	}
+	return d.dir(strings.ToLower(user[:at]))
+}

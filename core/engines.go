@@ -1,0 +1,202 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/wafermail/wafer/core/admin"
+	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/dns"
+	"github.com/wafermail/wafer/core/imapd"
+	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/pop3d"
+	"github.com/wafermail/wafer/core/smtpd"
+)
+
+// bind opens every socket that the configuration names.
+func (s *Server) bind() error {
+	from, err := inherit()
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	for _, l := range s.config.Listeners {
+		for _, address := range l.Addresses {
+			ln, err := from.open(l.Name, address)
+			if err != nil {
+				return err
+			}
+			s.doors = append(s.doors, &door{name: l.Name, profile: l.Profile, ln: ln, block: l})
+		}
+	}
+	return nil
+}
+
+// engines puts a protocol engine behind every door.
+func (s *Server) engines() error {
+	for _, d := range s.doors {
+		if err := s.engine(d); err != nil {
+			return fmt.Errorf("%s: listener %q: %w", d.block.Where, d.name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) engine(d *door) error {
+	c, log := s.config, s.log.With("listener", d.name)
+	policies := func() (*policy.Set, func()) {
+		g := s.current.Load()
+		return g.policy, g.pin()
+	}
+	switch d.profile {
+	case "imap", "imaps":
+		e, err := imapd.New(imapd.Config{
+			Hostname: c.Hostname, TLS: s.tls(d.block), Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
+			ProxyFrom: c.Proxy, Trusted: c.Trusted,
+			Limits: imapd.Limits{Connections: c.Limits.Connections, PerUser: c.Limits.PerUser, Message: c.Limits.MessageSize},
+			Auth:   s.auth, Policies: policies, Mailbox: s.mailbox, Logger: log,
+		})
+		if err != nil {
+			return err
+		}
+		d.engine = e
+		d.stats = func() admin.Listener {
+			st := e.Stats()
+			return admin.Listener{Open: st.Open, Total: st.Total, Panics: st.Panics}
+		}
+	case "pop3", "pop3s":
+		e, err := pop3d.New(pop3d.Config{
+			Hostname: c.Hostname, TLS: s.tls(d.block), Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
+			ProxyFrom: c.Proxy, Trusted: c.Trusted,
+			Limits: pop3d.Limits{Connections: c.Limits.Connections},
+			Auth:   s.auth, Policies: policies, Mailbox: s.mailbox, Logger: log,
+		})
+		if err != nil {
+			return err
+		}
+		d.engine = e
+		d.stats = func() admin.Listener {
+			st := e.Stats()
+			return admin.Listener{Open: st.Open, Total: st.Total, Panics: st.Panics}
+		}
+	default:
+		e, err := smtpd.New(smtpd.Config{
+			Profile: smtpd.Profile(d.profile), Hostname: c.Hostname, TLS: s.tls(d.block),
+			Trusted: c.Trusted, ProxyFrom: c.Proxy, XClientFrom: c.XClient, AuthLoopback: d.block.Loopback,
+			Limits: smtpd.Limits{
+				MessageSize: c.Limits.MessageSize, Recipients: c.Limits.Recipients,
+				SoftErrors: c.Limits.SoftErrors, HardErrors: c.Limits.HardErrors,
+				Idle: c.Limits.Idle, Data: c.Limits.Data, MinRate: c.Limits.MinRate,
+				Session: c.Limits.Session, GreetDelay: c.Limits.GreetDelay,
+			},
+			Registry: s.registry, Names: s.names, Logger: log,
+			Begin: func() smtpd.Rules {
+				g := s.current.Load()
+				return smtpd.Rules{
+					Policy: g.policy, Auth: s.auth, Release: g.pin(),
+					Courier: &courier{domains: g.domains, deliver: s.deliver, trusted: s.trusted, log: log},
+				}
+			},
+		})
+		if err != nil {
+			return err
+		}
+		d.engine = e
+		d.stats = func() admin.Listener {
+			st := e.Stats()
+			return admin.Listener{Open: st.Open, Total: st.Total, Panics: st.Panics}
+		}
+	}
+	return nil
+}
+
+// namePatience is how long a session waits for its client's name.
+const namePatience = 3 * time.Second
+
+// names looks up what a client is called. Loopback is not asked for: no zone
+// knows it.
+func (s *Server) names(ctx context.Context, addr netip.Addr) (verified, reverse string) {
+	if s.cache == nil || addr.IsLoopback() {
+		return "", ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, namePatience)
+	defer cancel()
+	n := dns.Reverse(ctx, s.cache, addr)
+	return n.Verified, n.Reverse
+}
+
+// Run serves until ctx ends, or until a listener fails. Then it drains: sessions
+// that are receiving a message finish it, all others are told 421 or BYE, for at
+// most limits { shutdown }. ready is called when every door is open.
+func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
+	var err error
+	if s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Logger: s.log}); err != nil {
+		return errors.Join(err, s.close())
+	}
+	failed := make(chan error, len(s.doors))
+	var serving sync.WaitGroup
+	for _, d := range s.doors {
+		serving.Add(1)
+		go func() {
+			defer serving.Done()
+			if err := d.engine.Serve(d.ln); err != nil {
+				failed <- fmt.Errorf("listener %q: %w", d.name, err)
+			}
+		}()
+		s.log.Info("listening", "listener", d.name, "profile", d.profile, "address", d.ln.Addr().String())
+	}
+	notify := func(state string) {
+		if _, err := daemon.SdNotify(false, state); err != nil {
+			s.log.Warn("systemd was not told", "state", state, "err", err)
+		}
+	}
+	notify(daemon.SdNotifyReady)
+	if ready != nil {
+		ready(s)
+	}
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping", "cause", context.Cause(ctx).Error())
+	case err = <-failed:
+		s.log.Error("stopping", "err", err)
+	}
+	notify(daemon.SdNotifyStopping)
+	return errors.Join(err, s.drain(&serving), s.close())
+}
+
+// drain ends every door at once and waits for all of them.
+func (s *Server) drain(serving *sync.WaitGroup) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.Limits.ShutdownPatience)
+	defer cancel()
+	errs := make(chan error, len(s.doors))
+	for _, d := range s.doors {
+		go func() { errs <- d.engine.Shutdown(ctx) }()
+	}
+	var err error
+	for range s.doors {
+		if e := <-errs; e != nil && !errors.Is(e, context.DeadlineExceeded) {
+			err = errors.Join(err, e)
+		}
+	}
+	serving.Wait()
+	return errors.Join(err, s.admin.Close(ctx))
+}
+
+// close closes what was opened, the last first.
+func (s *Server) close() error {
+	var errs []error
+	for _, d := range s.doors {
+		d.ln.Close() // usually closed by its engine
+	}
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}

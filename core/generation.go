@@ -1,0 +1,276 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wafermail/wafer/core/auth"
+	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/mail"
+	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/wasm"
+	"github.com/wafermail/wafer/plugins"
+)
+
+// generation is everything that one configuration decides: who our users are,
+// what may pass, which certificates we show. A session keeps the one it began
+// with to its end.
+type generation struct {
+	number  int
+	loaded  time.Time
+	config  *config.Config
+	certs   *certificates // nil: no TLS
+	users   *auth.Domains
+	domains *domains
+	policy  *policy.Set
+
+	sessions sync.WaitGroup // that keep it
+}
+
+// pin takes the generation for a session, until release.
+func (g *generation) pin() (release func()) {
+	g.sessions.Add(1)
+	return sync.OnceFunc(g.sessions.Done)
+}
+
+// close waits for the generation's sessions and closes its plugins.
+func (g *generation) close() error {
+	g.sessions.Wait()
+	return g.policy.Close()
+}
+
+// world is what generations share and what outlives them.
+type world struct {
+	host *wasm.Host
+	set  policy.SetOptions
+	log  *slog.Logger
+}
+
+// build makes a generation of a configuration without starting anything. Every
+// fault is in the error, not only the first.
+func build(ctx context.Context, c *config.Config, w world) (*generation, error) {
+	g := &generation{loaded: time.Now(), config: c}
+	var faults []error
+	fault := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if c.TLS != nil {
+		names := map[string]pair{}
+		for _, n := range c.TLS.Names {
+			names[n.Name] = pair{n.Cert, n.Key}
+		}
+		var err error
+		if g.certs, err = loadCertificates(pair{c.TLS.Cert, c.TLS.Key}, names); err != nil {
+			fault(fmt.Errorf("%s: %w", c.TLS.Where, err))
+		}
+	}
+	var err error
+	if g.users, g.domains, err = loadDomains(c, w.log); err != nil {
+		fault(err)
+	}
+	policies, err := loadPolicies(ctx, c, w.host)
+	if err != nil {
+		fault(err)
+	}
+	g.policy = policy.NewSet(policies, w.set)
+	if len(faults) > 0 {
+		return nil, errors.Join(append(faults, g.policy.Close())...)
+	}
+	return g, nil
+}
+
+// loadDomains opens the users files; one file may serve several domains.
+func loadDomains(c *config.Config, log *slog.Logger) (*auth.Domains, *domains, error) {
+	byFile := map[string][]string{}
+	for _, d := range c.Domains {
+		byFile[d.Users] = append(byFile[d.Users], d.Name)
+	}
+	files := map[string]*auth.File{}
+	var faults []error
+	for path, names := range byFile {
+		f, err := auth.Open(path, auth.Options{Domains: names, Logger: log})
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		for _, name := range names {
+			files[mail.DomainKey(name)] = f
+		}
+	}
+	if len(faults) > 0 {
+		return nil, nil, errors.Join(faults...)
+	}
+	ds := &domains{byName: map[string]*domain{}}
+	for _, cd := range c.Domains {
+		key := mail.DomainKey(cd.Name)
+		d := &domain{
+			name: key, maildir: cd.Maildir, users: domainUsers{files[key], key},
+			aliases: map[string][]mail.Path{}, separator: cd.Separator,
+		}
+		for local, to := range cd.Aliases {
+			for _, t := range to {
+				p, err := mail.ParsePath(t, true)
+				if err != nil {
+					return nil, nil, fmt.Errorf("%s: alias %s: %w", cd.Where, local, err)
+				}
+				d.aliases[local] = append(d.aliases[local], p)
+			}
+		}
+		if cd.CatchAll != "" {
+			p, err := mail.ParsePath(cd.CatchAll, true)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: catch_all: %w", cd.Where, err)
+			}
+			d.catchAll = p
+		}
+		ds.byName[key] = d
+		if ds.main == nil {
+			ds.main = d
+		}
+	}
+	return auth.NewDomains(files), ds, nil
+}
+
+// domainUsers are those users of a file that are of one domain.
+type domainUsers struct {
+	file   *auth.File
+	domain string
+}
+
+func (u domainUsers) Has(local string) bool { return u.file.Has(local + "@" + u.domain) }
+
+func (u domainUsers) First() (string, bool) {
+	for _, r := range u.file.List() {
+		if local, ok := strings.CutSuffix(r.User, "@"+u.domain); ok {
+			return local, true
+		}
+	}
+	return "", false
+}
+
+// loadPolicies loads the plugin of every check.
+func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host) ([]*policy.Policy, error) {
+	var all []*policy.Policy
+	var faults []error
+	for _, cp := range c.Policy {
+		p := &policy.Policy{Name: cp.Name, On: cp.On, ReplyAt: cp.ReplyAt, Exempt: cp.Exempt}
+		for _, cc := range cp.Checks {
+			plugin, err := loadPlugin(ctx, cp.Name, cc, host)
+			if err != nil {
+				faults = append(faults, err)
+				continue
+			}
+			p.Checks = append(p.Checks, &policy.Check{
+				Name: cc.Name, Plugin: plugin, At: cc.At, When: cc.When, Observe: cc.Observe,
+				OnError: cc.OnError, ReplyAt: cc.ReplyAt, Where: cc.Where,
+			})
+		}
+		all = append(all, p)
+	}
+	return all, errors.Join(faults...)
+}
+
+func loadPlugin(ctx context.Context, owner string, c config.Check, host *wasm.Host) (policy.Plugin, error) {
+	module, err := readModule(c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: check %q: %w", c.Where, c.Name, err)
+	}
+	p, err := host.Load(ctx, module, wasm.LoadOptions{Name: owner + "/" + c.Name, Config: c.With, Grants: c.Allow, Source: c.Where})
+	if err != nil {
+		return nil, located(err, owner, c)
+	}
+	return p, nil
+}
+
+// located gives each fault in a check's config the place of its field.
+func located(err error, owner string, c config.Check) error {
+	var faults []error
+	var walk func(error)
+	walk = func(err error) {
+		var field *wasm.ConfigError
+		switch e := err.(type) {
+		case *wasm.ConfigError:
+			field = e
+		case interface{ Unwrap() []error }:
+			for _, one := range e.Unwrap() {
+				walk(one)
+			}
+			return
+		case interface{ Unwrap() error }:
+			walk(e.Unwrap())
+			return
+		}
+		if field == nil {
+			return
+		}
+		where := c.Where
+		if at := c.WithWhere[field.Field]; at != "" {
+			where = at
+		}
+		faults = append(faults, fmt.Errorf("%s: check %q: %w", where, owner+"/"+c.Name, field))
+	}
+	if walk(err); len(faults) == 0 {
+		return err
+	}
+	return errors.Join(faults...)
+}
+
+// maxModule bounds a module's file, in octets.
+const maxModule = 16 << 20
+
+// readModule finds a check's module: a file, or one that is built in.
+func readModule(c config.Check) ([]byte, error) {
+	if c.Path {
+		fi, err := os.Stat(c.Plugin)
+		if err != nil {
+			return nil, err
+		}
+		if fi.Size() > maxModule {
+			return nil, fmt.Errorf("module %s is larger than %d octets", c.Plugin, maxModule)
+		}
+		return os.ReadFile(c.Plugin)
+	}
+	b, err := fs.ReadFile(plugins.FS(), c.Plugin+".wasm")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no plugin %q is built in; there are %s (or write the path of a .wasm file)", c.Plugin, strings.Join(Plugins(), ", "))
+	}
+	return b, err
+}
+
+// Plugins lists the plugins that are built in.
+func Plugins() (names []string) {
+	files, err := fs.Glob(plugins.FS(), "*.wasm")
+	if err != nil {
+		return nil
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".wasm"))
+	}
+	return names
+}
+
+// Inspect loads a plugin that is built in, or a module by its path, in the
+// sandbox and returns what it says about itself.
+func Inspect(ctx context.Context, plugin string) (*wasm.Manifest, error) {
+	byPath := strings.ContainsRune(plugin, '/') || strings.HasSuffix(plugin, ".wasm")
+	module, err := readModule(config.Check{Plugin: plugin, Path: byPath})
+	if err != nil {
+		return nil, err
+	}
+	host, err := wasm.New(wasm.Options{})
+	if err != nil {
+		return nil, err
+	}
+	m, err := host.Inspect(ctx, module)
+	return m, errors.Join(err, host.Close())
+}

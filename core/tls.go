@@ -1,0 +1,62 @@
+package core
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+
+	"github.com/wafermail/wafer/core/mail"
+)
+
+// certificates answers TLS handshakes by the name that the client asks for.
+type certificates struct {
+	main   *tls.Certificate
+	byName map[string]*tls.Certificate // lower case
+}
+
+// pair names the files of one certificate.
+type pair struct{ cert, key string }
+
+// loadCertificates reads the main certificate and those for other names.
+func loadCertificates(main pair, names map[string]pair) (*certificates, error) {
+	c := &certificates{byName: map[string]*tls.Certificate{}}
+	load := func(p pair) (*tls.Certificate, error) {
+		cert, err := tls.LoadX509KeyPair(p.cert, p.key)
+		if err != nil {
+			return nil, fmt.Errorf("load certificate %s with key %s: %w", p.cert, p.key, err)
+		}
+		return &cert, nil
+	}
+	var err error
+	if c.main, err = load(main); err != nil {
+		return nil, err
+	}
+	for name, p := range names {
+		if c.byName[mail.DomainKey(name)], err = load(p); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// pick returns the certificate for a client hello: the named one, the wildcard
+// one of the name's parent, else the main one. A client that names a host that
+// we do not know gets the main certificate rather than an alert: an MX is often
+// reached by names that its owner never thought of.
+func (c *certificates) pick(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name := strings.ToLower(hello.ServerName)
+	if cert := c.byName[name]; cert != nil {
+		return cert, nil
+	}
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		if cert := c.byName["*."+parent]; cert != nil {
+			return cert, nil
+		}
+	}
+	return c.main, nil
+}
+
+// config is the TLS configuration of a listener.
+func (c *certificates) config(minVersion uint16) *tls.Config {
+	return &tls.Config{MinVersion: minVersion, GetCertificate: c.pick}
+}
