@@ -17,25 +17,27 @@ const module = "github.com/wafermail/wafer/"
 // the standard library. A new arrow is argued in RATIONALE.md.
 var arrows = map[string][]string{
 	"core/mail":    {},
+	"core/proxy":   {},
 	"core/dns":     {"core/mail"},
 	"core/auth":    {"core/mail", "core/dns"},
 	"core/policy":  {"core/mail", "core/dns"},
 	"core/maildir": {"core/mail"},
 	"core/config":  {"core/mail", "core/policy"},
 	"core/wasm":    {"core/mail", "core/dns", "core/policy", "sdk/abi"},
-	"core/smtpd":   {"core/mail", "core/dns", "core/policy", "core/auth", "core/maildir"},
-	"core/imapd":   {"core/mail", "core/dns", "core/policy", "core/auth", "core/maildir"},
-	"core/pop3d":   {"core/mail", "core/dns", "core/policy", "core/auth", "core/maildir"},
+	"core/smtpd":   {"core/mail", "core/dns", "core/policy", "core/auth", "core/maildir", "core/proxy"},
+	"core/imapd":   {"core/mail", "core/dns", "core/policy", "core/auth", "core/maildir", "core/proxy"},
+	"core/pop3d":   {"core/mail", "core/dns", "core/policy", "core/auth", "core/maildir", "core/proxy"},
 	"core/admin":   {"core/mail"},
 	"core": {
 		"core/mail", "core/dns", "core/auth", "core/policy", "core/maildir", "core/config", "core/wasm",
 		"core/smtpd", "core/imapd", "core/pop3d", "core/admin", "plugins",
 	},
-	"cmd/wafer": {"core", "core/config", "core/auth", "core/admin", "core/policy", "core/wasm", "plugins", "policies"},
-	"sdk/abi":   {},
-	"sdk":       {"sdk/abi"},
-	"plugins":   {},
-	"policies":  {},
+	"core/bench": {},
+	"cmd/wafer":  {"core", "core/mail", "core/config", "core/auth", "core/admin", "core/policy", "core/wasm", "plugins", "policies"},
+	"sdk/abi":    {},
+	"sdk":        {"sdk/abi"},
+	"plugins":    {},
+	"policies":   {},
 }
 
 // only says which package alone may import a third party's.
@@ -48,7 +50,6 @@ var only = map[string][]string{
 	"github.com/emersion/go-sasl":      {"core/auth"},
 	"github.com/go-crypt/crypt":        {"core/auth"},
 	"github.com/miekg/dns":             {"core/dns"},
-	"github.com/pires/go-proxyproto":   {"core/smtpd", "core"},
 	"github.com/alecthomas/kong":       {"cmd/wafer"},
 	"github.com/coreos/go-systemd/v22": {"core"},
 	"github.com/rogpeppe/go-internal":  {"cmd/wafer"},

@@ -203,34 +203,6 @@ func FuzzBDAT(f *testing.F) {
 	})
 }
 
-func FuzzProxy(f *testing.F) {
-	f.Add([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nEHLO x\r\n"))
-	f.Add([]byte("PROXY UNKNOWN\r\n"))
-	f.Add([]byte(proxyV2Signature + "\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x04\xd2\x00\x19EHLO"))
-	f.Add([]byte(proxyV2Signature + "\x21\x21\x00\x24" + strings.Repeat("\x01", 36)))
-	f.Add([]byte(proxyV2Signature + "\x20\x00\x08\x00"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		r := bytes.NewReader(in)
-		p, err := readProxyHeader(r)
-		used := len(in) - r.Len()
-		if used > len(proxyV2Signature)+4+proxyV2Max {
-			t.Fatalf("read %d octets", used)
-		}
-		if err != nil {
-			if p.client.IsValid() {
-				t.Fatalf("%v with an error", p)
-			}
-			return
-		}
-		if p.client.IsValid() != p.server.IsValid() || p.client.Addr().Zone() != "" || p.client.Addr().Is4In6() {
-			t.Fatalf("%+v", p)
-		}
-		if bytes.HasPrefix(in, []byte("PROXY")) && in[used-1] != '\n' {
-			t.Fatalf("read past the header: %q", in[:used])
-		}
-	})
-}
-
 func FuzzXClient(f *testing.F) {
 	f.Add([]byte("NAME=a.example ADDR=192.0.2.1 PORT=1 PROTO=ESMTP HELO=x LOGIN=a+40b DESTADDR=IPV6:::1 DESTPORT=2"))
 	f.Add([]byte("ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]"))
