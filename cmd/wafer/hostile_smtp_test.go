@@ -59,8 +59,8 @@ func smtpAttacks() []attack {
 				return err
 			}
 			for _, command := range []string{"MAIL FROM:<gr\xfc\xdfe@example.net>", "NOOP \xff\xfe", "EHL\xd6 x", "VRFY \x80", "MAIL FROM:<grüße@example.net>"} {
-				if code, text, err := p.smtp(command); err != nil || code < 500 || code == 250 {
-					return fmt.Errorf("%q: got %q: %w", command, text, err)
+				if err := p.refused(command); err != nil {
+					return err
 				}
 			}
 			_, err := p.want(250, "NOOP")
@@ -71,8 +71,8 @@ func smtpAttacks() []attack {
 				return err
 			}
 			for _, command := range []string{"MAIL FROM:<a\x00@example.net>", "NOOP \x00", "\x1b[2J", "MAIL FROM:<a@example.net>\rRCPT TO:<ann@example.test>"} {
-				if code, text, err := p.smtp(command); err != nil || code < 500 {
-					return fmt.Errorf("%q: got %q: %w", command, text, err)
+				if err := p.refused(command); err != nil {
+					return err
 				}
 			}
 			_, err := p.want(250, "NOOP")
@@ -163,6 +163,18 @@ func smtpAttacks() []attack {
 			return err
 		}},
 	}
+}
+
+// refused sends a command that must be answered with 5xx.
+func (p *peer) refused(command string) error {
+	code, text, err := p.smtp(command)
+	if err == nil && code < 500 {
+		err = fmt.Errorf("it said %q", text)
+	}
+	if err != nil {
+		err = fmt.Errorf("%q: %w", command, err)
+	}
+	return err
 }
 
 // trySend is send for a server that may have gone.

@@ -134,8 +134,11 @@ func TestIdle(t *testing.T) {
 			return err
 		}
 		a, err := p.tagged("idle")
-		if err != nil || !strings.HasPrefix(a.status, "OK") {
-			return fmt.Errorf("DONE: %q: %w", a.status, err)
+		if err == nil && !strings.HasPrefix(a.status, "OK") {
+			err = fmt.Errorf("DONE: got %q", a.status)
+		}
+		if err != nil {
+			return err
 		}
 		_, err = p.imapOK("NOOP")
 		return err

@@ -343,6 +343,7 @@ set save_empty = yes
 set pipe_decode = no
 folder-hook . 'push "<pipe-message>cat >piped<enter><exit>"'
 `, account, testPassword, w.path("cert.pem")))
+	w.write("Mail/placeholder", "") // mutt would ask whether to make the folder
 	command := fmt.Sprintf("mutt -n -F muttrc -R -f imaps://%s/INBOX", s.addr["imaps"])
 	out := works(t, w, "", "script", "-q", "-e", "-c", "TERM=vt100 "+command, "/dev/null")
 	b, err := os.ReadFile(w.path("piped"))

@@ -136,10 +136,14 @@ func (p *peer) want(code int, command string) (string, error) {
 
 // greeted reads the greeting and says EHLO.
 func (p *peer) greeted() error {
-	if code, text, err := p.reply(); err != nil || code != 220 {
+	code, text, err := p.reply()
+	if err == nil && code != 220 {
+		err = errors.New("not a welcome")
+	}
+	if err != nil {
 		return fmt.Errorf("greeting %q: %w", text, err)
 	}
-	_, err := p.want(250, "EHLO client.example.net")
+	_, err = p.want(250, "EHLO client.example.net")
 	return err
 }
 
@@ -238,7 +242,10 @@ func (p *peer) imapOK(command string) (answer, error) {
 // imapLogin reads the greeting and logs in.
 func (p *peer) imapLogin(user string) error {
 	line, err := p.line()
-	if err != nil || !strings.HasPrefix(line, "* OK") {
+	if err == nil && !strings.HasPrefix(line, "* OK") {
+		err = errors.New("not a welcome")
+	}
+	if err != nil {
 		return fmt.Errorf("greeting %q: %w", line, err)
 	}
 	_, err = p.imapOK(fmt.Sprintf("LOGIN %s@%s %q", user, testDomain, testPassword))
@@ -279,13 +286,17 @@ func (p *peer) popLines(command string) ([]byte, error) {
 
 // popLogin reads the greeting and logs in.
 func (p *peer) popLogin(user string) error {
-	if line, err := p.line(); err != nil || !strings.HasPrefix(line, "+OK") {
+	line, err := p.line()
+	if err == nil && !strings.HasPrefix(line, "+OK") {
+		err = errors.New("not a welcome")
+	}
+	if err != nil {
 		return fmt.Errorf("greeting %q: %w", line, err)
 	}
 	if _, err := p.pop("USER " + user + "@" + testDomain); err != nil {
 		return err
 	}
-	_, err := p.pop("PASS " + testPassword)
+	_, err = p.pop("PASS " + testPassword)
 	return err
 }
 

@@ -100,7 +100,7 @@ C: m FETCH 4294967296 FLAGS
 S: m BAD Number is too big
 C: n FETCH 0 FLAGS
 S: n BAD Message numbers begin at 1
-C: o FETCH 1 (FLAGS) (CHANGEDSINCE 1000000)
+C: o FETCH 1 (FLAGS) (CHANGEDSINCE 9000000000000000000)
 S: * OK [HIGHESTMODSEQ …
 S: o OK FETCH completed`},
 		{"examine is read-only", `
@@ -153,7 +153,7 @@ C: d UID STORE 2 -FLAGS (\Flagged)
 S: * 2 FETCH (UID 2 FLAGS (\Recent))
 S: d OK UID STORE completed
 C: e STORE 1 +FLAGS (\Bogus)
-S: e BAD Unknown system flag \BOGUS
+S: e BAD Unknown system flag \Bogus
 C: f STORE 1 FLAGZ (\Seen)
 S: f BAD Expected FLAGS…
 C: g STORE 1:2 (UNCHANGEDSINCE 0) +FLAGS.SILENT (\Deleted)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,7 +35,7 @@ func (x *faults) step(what string) error {
 }
 
 func (x *faults) ops() fileOps {
-	os := osOps()
+	real := osOps()
 	two := func(what string, f func(a, b string) error) func(a, b string) error {
 		return func(a, b string) error {
 			if err := x.step(what); err != nil {
@@ -55,23 +57,23 @@ func (x *faults) ops() fileOps {
 			if err := x.step("create"); err != nil {
 				return nil, err
 			}
-			f, err := os.create(name)
+			f, err := real.create(name)
 			return tornFile{f, x}, err
 		},
 		appendTo: func(name string, data []byte) error {
 			if err := x.step("append"); err != nil {
-				_ = os.appendTo(name, data[:len(data)/2]) // torn
+				_ = real.appendTo(name, data[:len(data)/2]) // torn
 				return err
 			}
-			return os.appendTo(name, data)
+			return real.appendTo(name, data)
 		},
-		rename: two("rename", os.rename), renameNew: two("renameNew", os.renameNew), link: two("link", os.link),
-		remove: one("remove", os.remove), removeAll: one("removeAll", os.removeAll), mkdir: one("mkdir", os.mkdir),
+		rename: two("rename", real.rename), renameNew: two("renameNew", real.renameNew), link: two("link", real.link),
+		remove: one("remove", real.remove), removeAll: one("removeAll", real.removeAll), mkdir: one("mkdir", real.mkdir),
 		chtimes: func(name string, t time.Time) error {
 			if err := x.step("chtimes"); err != nil {
 				return err
 			}
-			return os.chtimes(name, t)
+			return real.chtimes(name, t)
 		},
 		sync: func(...string) error { return x.step("sync") },
 	}
@@ -175,6 +177,13 @@ func TestFaults(t *testing.T) {
 				err := c.do(in, out)
 				hit := x.what != ""
 				x.at, x.dead = 0, false
+				locks, _ := filepath.Glob(path + "/*.lock")
+				more, _ := filepath.Glob(path + "/.*/*.lock")
+				for _, l := range append(locks, more...) { // they name this process, which lives
+					if err := os.Remove(l); err != nil {
+						t.Fatal(err)
+					}
+				}
 				q, _ := testPool(t)
 				s2 := openStore(t, q, path)
 				in2, out2 := openFolder(t, s2, "INBOX"), openFolder(t, s2, "Other")
