@@ -52,9 +52,6 @@ var (
 	errAliasLoop = errors.New("aliases lead too far")
 )
 
-// ours reports whether mail for name is delivered here.
-func (ds *domains) ours(name string) bool { return ds.byName[mail.DomainKey(name)] != nil }
-
 // resolve follows aliases from p to the mailboxes that it stands for, each once,
 // in a fixed order. The bare postmaster is the first domain's.
 func (ds *domains) resolve(p mail.Path) ([]mailbox, error) {

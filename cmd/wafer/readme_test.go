@@ -157,34 +157,61 @@ func shellErr(dir, top, text string) (string, error) {
 	return string(out), err
 }
 
-// TestReadmePolicies loads every policy that README.md shows.
+// TestReadmePolicies loads every policy and check that a README shows.
 func TestReadmePolicies(t *testing.T) {
-	found := 0
-	for _, f := range fences(t, "../../README.md") {
-		if f.info != "hcl policy" {
-			continue
-		}
-		found++
-		dir := t.TempDir()
-		text := "hostname = \"mx.example.test\"\npolicies = \"policies\"\ndomain \"example.test\" {\n maildir = \"mail/%n\"\n users = \"users\"\n}\nlistener \"mx\" {\n profile = \"mx\"\n address = \":25\"\n}\nrun_as {\n allow_root = true\n}\n"
-		for name, b := range map[string]string{"config.hcl": text, "users": "", "policies/p.hcl": f.text} {
-			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(b), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var out, errs bytes.Buffer
-		if code := wafer([]string{"check", filepath.Join(dir, "config.hcl")}, streams{out: &out, err: &errs}); code != 0 {
-			t.Errorf("wafer check ends with %d: %s", code, errs.String())
-		}
-		if formatted, changed, err := config.Format("README.md", []byte(f.text)); err != nil || changed {
-			t.Errorf("the policy is not laid out as wafer fmt would: %v\n%s", err, formatted)
-		}
+	const server = `
+hostname = "mx.example.test"
+policies = "policies"
+
+domain "example.test" {
+  maildir = "mail/%n"
+  users   = "users"
+}
+
+listener "mx" {
+  profile = "mx"
+  address = ":25"
+}
+
+run_as {
+  allow_root = true
+}
+`
+	names, err := filepath.Glob("../../plugins/*/README.md")
+	if err != nil || len(names) < 2 {
+		t.Fatalf("READMEs of plugins: %v, %v", names, err)
 	}
-	if found == 0 {
-		t.Error("README.md shows no policy")
+	for _, name := range append(names, "../../README.md") {
+		found := 0
+		for _, f := range fences(t, name) {
+			if !strings.HasPrefix(f.info, "hcl") {
+				continue
+			}
+			found++
+			if formatted, changed, err := config.Format(name, []byte(f.text)); err != nil || changed {
+				t.Errorf("%s: not laid out as wafer fmt would: %v\n%s", name, err, formatted)
+			}
+			text := f.text
+			if strings.HasPrefix(text, "check ") {
+				text = "policy \"p\" {\n  on = [\"mx\"]\n" + text + "}\n"
+			}
+			dir := t.TempDir()
+			for file, b := range map[string]string{"config.hcl": server, "users": "", "policies/p.hcl": text} {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(b), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var out, errs bytes.Buffer
+			if code := wafer([]string{"check", filepath.Join(dir, "config.hcl")}, streams{out: &out, err: &errs}); code != 0 {
+				t.Errorf("%s: wafer check ends with %d: %s\n%s", name, code, errs.String(), text)
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s shows no policy", name)
+		}
 	}
 }
 

@@ -48,11 +48,33 @@ func serve(std streams, file string, ready func(*core.Server)) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	s, err := core.Open(ctx, c, core.Options{Logger: newLogger(std, c.Log), Version: version})
+	log := newLogger(std, c.Log)
+	stopHangup := onHangup(log)
+	defer stopHangup()
+	s, err := core.Open(ctx, c, core.Options{Logger: log, Version: version})
 	if err != nil {
 		return err
 	}
 	return s.Run(ctx, ready)
+}
+
+// onHangup keeps SIGHUP, which means "reload" to everybody's habits, from
+// ending the server.
+func onHangup(log *slog.Logger) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	done := make(chan struct{})
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hangup {
+			log.Warn("SIGHUP is ignored: restart the server to use a new configuration")
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		close(hangup)
+		<-done
+	}
 }
 
 // newLogger writes to standard error, as journald and every supervisor expect.
