@@ -106,13 +106,17 @@ func (p *Part) finish(e ending) {
 
 // entity reads a header and a body. It returns what ended them and leaves
 // part.finish to the caller, since the end of a part is the end of all that is
-// open in it.
+// open in it. The content never ends before the part's body begins: where the
+// line end before a boundary is the blank line of a header, it belongs to the header.
 func (p *structureParser) entity(part *Part, depth int, digest bool) ending {
-	part.Header.Start = p.lines.offset
+	start, count := p.lines.offset, p.lines.count
 	fields, e, ended := p.header()
-	part.Header.End = p.lines.offset
+	part.Header = Range{start, p.lines.offset}
 	if ended {
-		part.Header.End = max(e.at, part.Header.Start)
+		if e.at < start {
+			e.at, e.lines = start, count
+		}
+		part.Header.End = e.at
 	}
 	part.Body.Start, part.Lines = part.Header.End, p.lines.count
 	part.apply(fields, digest)
@@ -126,6 +130,14 @@ func (p *structureParser) entity(part *Part, depth int, digest bool) ending {
 		}
 		return e
 	}
+	if e = p.body(part, depth); e.at < part.Body.Start {
+		e.at, e.lines = part.Body.Start, part.Lines
+	}
+	return e
+}
+
+// body reads what follows a part's header.
+func (p *structureParser) body(part *Part, depth int) ending {
 	multi := part.Is("multipart", "")
 	if (multi || part.isMessage()) && depth >= MaxDepth-1 {
 		part.Type, part.Subtype, part.Params, multi = "application", "octet-stream", nil, false
