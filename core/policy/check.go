@@ -25,7 +25,7 @@ func (x Exempt) covers(ev *Event) bool {
 	if x.Authenticated && ev.User != "" && (ev.Stage != Auth || ev.AuthOK) {
 		return true
 	}
-	addr := ev.Client.Addr().Unmap()
+	addr := ev.Client.Addr().Unmap().WithZone("")
 	for _, n := range x.Networks {
 		if n.Contains(addr) {
 			return true
@@ -45,9 +45,9 @@ type Check struct {
 	ReplyAt Stage                      // 0: the policy's
 	Where   string                     // "policies/inbound.hcl:12", for the log
 
-	policy string
-	label  string // "policy/check"
-	tally  tally
+	label    string // "policy/check"
+	tally    tally
+	panicked atomic.Bool // its stack has been logged
 }
 
 // Label is "POLICY/CHECK", the name of the check in logs and counters.

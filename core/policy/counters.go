@@ -16,6 +16,9 @@ const slices = 16
 // maxWindow bounds a window: longer memories belong on disk.
 const maxWindow = 7 * 24 * time.Hour
 
+// maxCount bounds what one slice counts, so that no sum wraps round.
+const maxCount = 1 << 50
+
 // CounterOptions bounds Counters.
 type CounterOptions struct {
 	Keys int // counters at once; the longest unused goes first. 0: 200,000
@@ -83,7 +86,7 @@ func (c *Counters) Add(key string, delta int64, window time.Duration, now time.T
 }
 
 func (c *counter) add(delta int64, window time.Duration, now time.Time) (sum int64) {
-	slice := now.UnixNano() / int64(window/slices)
+	slice := max(now.UnixNano()/int64(window/slices), 0)
 	if c.window != window || slice-c.last > slices || slice < c.last-slices {
 		c.window, c.last, c.sums = window, slice, [slices + 1]int64{}
 	}
@@ -92,7 +95,7 @@ func (c *counter) add(delta int64, window time.Duration, now time.Time) (sum int
 		c.sums[c.last%(slices+1)] = 0
 	}
 	at := &c.sums[c.last%(slices+1)]
-	*at = max(*at+delta, 0)
+	*at = min(max(*at+min(max(delta, -maxCount), maxCount), 0), maxCount)
 	for _, n := range c.sums {
 		sum += n
 	}

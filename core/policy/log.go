@@ -9,23 +9,34 @@ import (
 	"github.com/wafermail/wafer/core/mail"
 )
 
-// Record is one decision of one check, as it is written to the decision log.
+// Record is what one check said, as it is written to the decision log. The
+// checks that were asked at one moment share its id.
 type Record struct {
-	ID        mail.ID   `json:"id,omitempty"`
-	Time      time.Time `json:"time"`
-	Session   string    `json:"session"`
-	Door      string    `json:"door"`
-	Client    string    `json:"client"`
-	Stage     string    `json:"stage"`
-	Check     string    `json:"check"`
-	Mode      string    `json:"mode"` // "enforce" or "observe"
-	Action    string    `json:"action"`
-	Code      int       `json:"code,omitempty"`
-	Reason    string    `json:"reason,omitempty"`
-	Error     string    `json:"error,omitempty"`
-	Sender    string    `json:"sender,omitempty"`
-	Recipient string    `json:"rcpt,omitempty"`
-	Micros    int64     `json:"us"` // duration in microseconds
+	ID        mail.ID    `json:"id"`
+	Time      time.Time  `json:"time"`
+	Session   string     `json:"session"`
+	Door      string     `json:"door"`
+	Client    string     `json:"client"`
+	Stage     string     `json:"stage"`
+	Check     string     `json:"check"` // "policy/check"
+	Mode      string     `json:"mode"`  // "enforce" or "observe"
+	Action    string     `json:"action"`
+	Code      int        `json:"code,omitempty"` // of the reply that the action asks for
+	Reason    string     `json:"reason,omitempty"`
+	Error     string     `json:"error,omitempty"` // then action is what on_error says
+	Sender    string     `json:"sender,omitempty"`
+	Recipient string     `json:"rcpt,omitempty"`
+	Calls     []HostCall `json:"calls,omitempty"`
+	Micros    int64      `json:"us"` // duration in microseconds
+}
+
+// HostCall is one question that a check put to the host. A call has at most 128
+// that are recorded, each with at most 4 KiB of answer.
+type HostCall struct {
+	Call   string `json:"call"`          // "now", "random", "dns" or "count"
+	Ask    string `json:"ask,omitempty"` // "MX example.org"; "KEY +1 1m0s"
+	Answer string `json:"answer,omitempty"`
+	Status string `json:"status,omitempty"` // dns: "ok", "not-found", "temporary"; count: the error
 }
 
 // DecisionLog takes the record of every decision. It is called by many
@@ -53,20 +64,21 @@ func (l *JSONLog) Decided(r Record) {
 	_, _ = l.w.Write(append(b, '\n'))
 }
 
-// record notes what c said, if decisions are recorded, and warns of what an
-// observed check would have done.
-func (s *Set) record(c *Check, ev *Event, v Verdict, err error, took time.Duration) {
+// record notes what c said, if decisions are recorded, and what a check that
+// only observes would have done.
+func (s *Session) record(c *Check, ev *Event, v Verdict, err error, took time.Duration) {
+	o := &s.set.o
 	if c.Observe && err == nil && v.Action != Next && v.Action != Accept {
-		s.o.Logger.Warn("check would have acted", "check", c.label, "session", ev.Session, "stage", ev.Stage.String(),
+		o.Logger.Info("check would have acted", "id", string(s.decision(ev)), "check", c.label, "session", ev.Session, "stage", ev.Stage.String(),
 			"action", v.Action.String(), "reason", v.Reason, "client", ev.Client.Addr().String())
 	}
-	if s.o.Log == nil {
+	if o.Log == nil {
 		return
 	}
 	r := Record{
-		Time: ev.Time, Session: ev.Session, Door: ev.Door, Client: ev.Client.Addr().String(), Stage: ev.Stage.String(),
-		Check: c.label, Mode: "enforce", Action: v.Action.String(), Code: v.Status.Code, Reason: v.Reason,
-		Recipient: ev.Recipient.String(), Micros: took.Microseconds(),
+		ID: s.decision(ev), Time: ev.Time, Session: ev.Session, Door: ev.Door, Client: ev.Client.Addr().String(), Stage: ev.Stage.String(),
+		Check: c.label, Mode: "enforce", Action: v.Action.String(), Reason: v.Reason,
+		Recipient: ev.Recipient.String(), Calls: s.host.calls, Micros: took.Microseconds(),
 	}
 	if ev.HasSender {
 		r.Sender = "<" + ev.Sender.String() + ">"
@@ -74,10 +86,18 @@ func (s *Set) record(c *Check, ev *Event, v Verdict, err error, took time.Durati
 	if c.Observe {
 		r.Mode = "observe"
 	}
-	if err != nil {
-		r.Error, r.Action = err.Error(), c.OnError.String()
+	switch {
+	case err != nil:
+		r.Error, r.Action, r.Reason = err.Error(), c.OnError.String(), ""
+		if c.OnError != Accept {
+			r.Code = errorStatus(c.OnError).Code
+		}
+	case v.Action.Refuses():
+		r.Code = fitting(v.Action, v.Status.Code, defaultStatus(v.Action).Code)
+	case v.Action == DeferIfPermit, v.Action == DeferIfReject:
+		r.Code = fitting(Defer, v.Status.Code, defaultStatus(Defer).Code)
 	}
-	s.o.Log.Decided(r)
+	o.Log.Decided(r)
 }
 
 // log notes a refusal under the id that the peer is told.

@@ -9,7 +9,15 @@
 // known here: package wasm implements Plugin.
 //
 // An error is never a verdict: whatever a plugin does wrong ends in the check's
-// OnError, is counted and is logged.
+// OnError, is counted and is logged. A refusal's text ends with the decision's
+// id, under which the decision log has every check of that moment with what it
+// asked the host and what it was told.
+//
+// # BUGS
+//
+// Counters live in memory: a restart begins at zero, and when there are too
+// many the longest unused is forgotten. A held refusal is the one that was first made;
+// a check that would be content by the time of RCPT is not asked again.
 package policy
 
 import (

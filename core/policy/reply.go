@@ -3,6 +3,7 @@ package policy
 import (
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/wafermail/wafer/core/mail"
 )
@@ -19,7 +20,7 @@ func defaultStatus(a Action) mail.Status {
 	case Disconnect:
 		return mail.Status{Code: 421, Enhanced: "4.7.0", Text: "Service not available, closing transmission channel"}
 	}
-	return mail.Status{Code: 450, Enhanced: "4.7.1", Text: "Try again later"}
+	return mail.Status{Code: 450, Enhanced: "4.3.2", Text: "Try again later"}
 }
 
 // errorStatus is what a check that failed says: the fault is ours, and its
@@ -36,16 +37,7 @@ func errorStatus(a Action) mail.Status {
 // more than maxReply octets, nothing unprintable.
 func shape(a Action, s mail.Status, id mail.ID) mail.Status {
 	fallback := defaultStatus(a)
-	lo, hi := 400, 499
-	switch a {
-	case Reject:
-		lo, hi = 500, 599
-	case Disconnect:
-		hi = 599
-	}
-	if s.Code < lo || s.Code > hi {
-		s.Code = fallback.Code
-	}
+	s.Code = fitting(a, s.Code, fallback.Code)
 	s.Enhanced = enhanced(s.Code, s.Enhanced, fallback.Enhanced)
 	if s.Text == "" {
 		s.Text = fallback.Text
@@ -54,6 +46,21 @@ func shape(a Action, s mail.Status, id mail.ID) mail.Status {
 	room := maxReply - len("550 ") - len(s.Enhanced) - 1 - len(tail)
 	s.Text = printable(s.Text, room) + tail
 	return s
+}
+
+// fitting is code if it is of a's class, else fallback.
+func fitting(a Action, code, fallback int) int {
+	lo, hi := 400, 499
+	switch a {
+	case Reject:
+		lo, hi = 500, 599
+	case Disconnect:
+		hi = 599
+	}
+	if code < lo || code > hi {
+		return fallback
+	}
+	return code
 }
 
 // enhanced is a syntactically right enhanced code of code's class (RFC 3463 §2).
@@ -70,7 +77,7 @@ func validEnhanced(s string) bool {
 		return false
 	}
 	for _, p := range parts {
-		if n, err := strconv.Atoi(p); err != nil || n < 0 || n > 999 || len(p) > 3 {
+		if p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
 			return false
 		}
 	}
@@ -83,7 +90,7 @@ func validEnhanced(s string) bool {
 func printable(s string, n int) string {
 	var b strings.Builder
 	for _, r := range s {
-		if r < ' ' || r == 0x7f || r == 0xfffd {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			r = ' '
 		}
 		if b.Len()+len(string(r)) > n {

@@ -201,7 +201,7 @@ func TestRefusalText(t *testing.T) {
 	}{
 		{"as given", Reject, mail.Status{Code: 550, Enhanced: "5.1.1", Text: "no"}, "550 5.1.1 no"},
 		{"defaults of reject", Reject, mail.Status{}, "554 5.7.1 Access denied"},
-		{"defaults of defer", Defer, mail.Status{}, "450 4.7.1 Try again later"},
+		{"defaults of defer", Defer, mail.Status{}, "450 4.3.2 Try again later"},
 		{"class is forced", Defer, mail.Status{Code: 450, Enhanced: "5.1.8", Text: "no"}, "450 4.1.8 no"},
 		{"malformed enhanced code", Reject, mail.Status{Code: 550, Enhanced: "x\r\n", Text: "no"}, "550 5.7.1 no"},
 		{"reply injection", Reject, mail.Status{Code: 550, Enhanced: "5.1.1", Text: "no\r\n250 2.0.0 yes"}, "550 5.1.1 no  250 2.0.0 yes"},

@@ -3,6 +3,8 @@ package policy
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -20,7 +22,6 @@ type SetOptions struct {
 	Random   func(p []byte)   // nil: crypto/rand
 	Logger   *slog.Logger     // nil: no log
 	Log      DecisionLog      // nil: decisions are not recorded
-	Salt     string           // prefix of generation-independent state, usually ""
 }
 
 // Set is the policies of one generation. It is immutable and safe for
@@ -63,7 +64,7 @@ func NewSet(policies []*Policy, o SetOptions) *Set {
 			p.ReplyAt = Rcpt
 		}
 		for _, c := range p.Checks {
-			c.policy, c.label = p.Name, p.Name+"/"+c.Name
+			c.label = p.Name + "/" + c.Name
 			if c.ReplyAt == 0 {
 				c.ReplyAt = p.ReplyAt
 			}
@@ -118,11 +119,14 @@ func (s *Set) Tallies() map[string]Tally {
 
 // Close closes every plugin. No session may use the Set any more.
 func (s *Set) Close() error {
-	var first error
+	if s == nil {
+		return nil
+	}
+	var errs []error
 	for _, c := range s.checks {
-		if err := c.Plugin.Close(); err != nil && first == nil {
-			first = err
+		if err := c.Plugin.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close check %s: %w", c.label, err))
 		}
 	}
-	return first
+	return errors.Join(errs...)
 }
