@@ -11,8 +11,10 @@
 //
 // # BUGS
 //
-// Only HCL's native syntax is read, not its JSON form. Functions are env, file
-// and duration; there are no variables.
+// Only HCL's native syntax is read, not its JSON form. Functions are env, file,
+// duration, lower, contains, length and endswith; there are no variables but the
+// facts of a when expression. That a maildir template, a users file and its
+// domains fit together is not checked here.
 package config
 
 import (
@@ -45,7 +47,7 @@ type Config struct {
 	RunAs  RunAs
 
 	Policy []Policy
-	Digest string // SHA-256 of all files read, first 12 hexadecimal digits
+	Digest string // SHA-256 of all that was read, with what env and file said; first 12 hexadecimal digits
 }
 
 // TLS names the certificates.
@@ -133,14 +135,14 @@ type Check struct {
 	Path    bool   // Plugin is a path
 	At      []policy.Stage
 	Allow   []string
-	With    map[string][]string // flattened: field to values
+	With    map[string][]string // flattened: "field" or "outer.inner" to values
 	OnError policy.Action
 	Observe bool
 	ReplyAt policy.Stage                      // 0: the policy's
 	When    func(*policy.Event) (bool, error) `json:"-"` // nil: always
 
 	Where     string            // of the block
-	WithWhere map[string]string // of each field of With
+	WithWhere map[string]string // of each field of With, and of the maps around them
 }
 
 // Profiles are the values of a listener's profile.

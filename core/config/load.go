@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
 // maxFile bounds a configuration file, in octets.
@@ -44,8 +47,21 @@ type reader struct {
 	dir    string // of the file being read: paths are relative to it
 	digest []byte // of everything read so far
 
-	domains, listeners []hcl.Range // places of Config.Domains and Config.Listeners
+	seen map[string]string // what env and file said, since it was last emptied
+
+	domains    []domainPlaces // of Config.Domains
+	listeners  []listenerPlaces
+	policiesAt hcl.Range
 }
+
+// domainPlaces is where a domain says what others have to agree with.
+type domainPlaces struct {
+	block, catchAll hcl.Range
+	aliases         map[string]hcl.Range // by local part in lower case
+}
+
+// listenerPlaces is where a listener names each of its addresses.
+type listenerPlaces []hcl.Range
 
 // Load reads the configuration file and the policies that it names. On error,
 // which is an *Error unless a file cannot be read, there is no Config.
@@ -61,16 +77,14 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file)}
-	r.eval = evalContext(r)
+	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}}
+	r.eval = &hcl.EvalContext{Functions: functions(r.outside)}
 	c := &Config{File: file}
 	if body := r.parse(file, src); body != nil {
 		r.server(c, r.node(body, "the configuration"))
 	}
 	if c.Policies != "" {
-		if err := r.policies(c); err != nil {
-			return nil, err
-		}
+		r.policies(c)
 	}
 	c.Digest = fmt.Sprintf("%x", sha256.Sum256(r.digest))[:12]
 	if err := r.err(); err != nil {
@@ -96,9 +110,90 @@ func readFile(name string) ([]byte, error) {
 	return b, nil
 }
 
+// readRegular reads a file that is not unreasonably large, and no device or pipe.
+func readRegular(name string) ([]byte, error) {
+	if err := readable(name); err != nil {
+		return nil, err
+	}
+	return readFile(name)
+}
+
+// readable reports why a file cannot be read. It does not open what might block.
+func readable(name string) error {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return errNotFile
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+var errNotFile = errors.New("not a file")
+
+// cause is a sentence about what went wrong with a file.
+func cause(name string, err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	return name + ": " + err.Error() + "."
+}
+
+// Bounds of an expression: HCL reads and evaluates by recursion, and Go's stack
+// ends the process when it is full.
+const (
+	maxDepth     = 100
+	maxOperators = 1_000
+)
+
+// tooDeep reports where src goes beyond the bounds.
+func tooDeep(src []byte, name string) (at hcl.Range, deep bool) {
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
+	depth, operators := 0, 0
+	before := hclsyntax.TokenNewline
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp:
+			depth++
+		case hclsyntax.TokenTemplateControl: // nests without brackets
+			depth++
+			operators++
+		case hclsyntax.TokenOBrack:
+			depth++
+			switch before {
+			case hclsyntax.TokenIdent, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenCBrace, hclsyntax.TokenCQuote:
+				operators++ // an index; a chain of them is as deep as it is long
+			}
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd:
+			depth = max(depth-1, 0)
+		case hclsyntax.TokenStar, hclsyntax.TokenSlash, hclsyntax.TokenPlus, hclsyntax.TokenMinus, hclsyntax.TokenPercent,
+			hclsyntax.TokenEqualOp, hclsyntax.TokenNotEqual, hclsyntax.TokenLessThan, hclsyntax.TokenLessThanEq,
+			hclsyntax.TokenGreaterThan, hclsyntax.TokenGreaterThanEq, hclsyntax.TokenAnd, hclsyntax.TokenOr,
+			hclsyntax.TokenBang, hclsyntax.TokenQuestion:
+			operators++
+		}
+		if depth > maxDepth || operators > maxOperators {
+			return t.Range, true
+		}
+		before = t.Type
+	}
+	return hcl.Range{}, false
+}
+
 // parse returns a file's top-level body, or nil if it has no meaning.
 func (r *reader) parse(name string, src []byte) *hclsyntax.Body {
 	r.digest = fmt.Appendf(r.digest, "%s\x00%d\x00%s", filepath.Base(name), len(src), src)
+	if at, deep := tooDeep(src, name); deep {
+		r.parser.AddFile(name, &hcl.File{Bytes: src})
+		r.fault(at, "too much in one expression", fmt.Sprintf("Nest blocks, brackets and templates at most %d deep, and use at most %d operators in a file.", maxDepth, maxOperators))
+		return nil
+	}
 	f, diags := r.parser.ParseHCL(src, name)
 	r.diags = append(r.diags, diags...)
 	if f == nil {
@@ -110,25 +205,30 @@ func (r *reader) parse(name string, src []byte) *hclsyntax.Body {
 
 // policies reads every policy file of the folder, in the order of their names.
 // Files that end in _test.hcl are tests, not policies.
-func (r *reader) policies(c *Config) error {
-	names, err := filepath.Glob(filepath.Join(c.Policies, "*.hcl"))
+//
+// A folder that is not there is a fault: mail must not pass unjudged because of
+// a misspelt name.
+func (r *reader) policies(c *Config) {
+	entries, err := os.ReadDir(c.Policies)
 	if err != nil {
-		return err
+		r.fault(r.policiesAt, "policies cannot be read", cause(c.Policies, err)+" Write the path of a folder of *.hcl files, or leave the line out to judge nothing.")
+		return
 	}
-	sort.Strings(names)
 	seen := map[string]string{}
 	for _, p := range c.Policy {
 		seen[p.Name] = p.Where
 	}
-	for _, name := range names {
-		if strings.HasSuffix(name, "_test.hcl") {
+	for _, e := range entries { // in the order of their names
+		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".hcl") || strings.HasSuffix(e.Name(), "_test.hcl") {
 			continue
 		}
-		src, err := readFile(name)
+		name := filepath.Join(c.Policies, e.Name())
+		src, err := readRegular(name)
 		if err != nil {
-			return err
+			r.fault(r.policiesAt, "policy file cannot be read", cause(name, err)+" Mend the file, or take it out of the folder.")
+			continue
 		}
-		r.dir = filepath.Dir(name)
+		r.dir = c.Policies
 		body := r.parse(name, src)
 		if body == nil {
 			continue
@@ -143,7 +243,6 @@ func (r *reader) policies(c *Config) error {
 		})
 		n.done()
 	}
-	return nil
 }
 
 // err renders the diagnostics.
@@ -160,6 +259,10 @@ func (r *reader) err() error {
 			return a.Filename < b.Filename
 		}
 		return a.Start.Byte < b.Start.Byte
+	})
+	// What was evaluated twice is told once.
+	r.diags = slices.CompactFunc(r.diags, func(a, b *hcl.Diagnostic) bool {
+		return a.Summary == b.Summary && a.Detail == b.Detail && a.Subject != nil && b.Subject != nil && *a.Subject == *b.Subject
 	})
 	e := &Error{}
 	for _, d := range r.diags {
@@ -191,3 +294,6 @@ func Format(name string, src []byte) (formatted []byte, changed bool, err error)
 	formatted = format(src)
 	return formatted, !bytes.Equal(formatted, src), nil
 }
+
+// format is HCL's canonical layout.
+func format(src []byte) []byte { return hclwrite.Format(src) }

@@ -55,7 +55,7 @@ func (n *node) value(name string) (v cty.Value, at hcl.Range, ok bool) {
 
 // wrong reports a value of the wrong kind.
 func (n *node) wrong(at hcl.Range, name, want string) {
-	n.r.fault(at, name+" is not "+want, "In "+n.what+", "+name+" must be "+want+".")
+	n.r.fault(at, name+" is not "+want, "In "+n.what+", write "+want+".")
 }
 
 // text reads a string.
@@ -211,19 +211,61 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
-// texts reads a list of strings; a single string is a list of one.
-func (n *node) texts(name string) (list []string) {
+// elements reads a list of strings and the place of each; a single string is a
+// list of one.
+func (n *node) elements(name string) (list []string, places []hcl.Range) {
 	v, at, ok := n.value(name)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	if v.Type() == cty.String {
-		return []string{v.AsString()}
+		return []string{v.AsString()}, []hcl.Range{at}
 	}
 	if list, ok = stringsOf(v); !ok {
 		n.wrong(at, name, `a list of texts, such as ["a", "b"]`)
+		return nil, nil
 	}
-	return list
+	tuple, _ := n.body.Attributes[name].Expr.(*hclsyntax.TupleConsExpr)
+	for i := range list {
+		place := at
+		if tuple != nil && len(tuple.Exprs) == len(list) {
+			place = tuple.Exprs[i].Range()
+		}
+		places = append(places, place)
+	}
+	return list, places
+}
+
+// keys are the places of a map's keys, in order. What lies in an inner map has the
+// path's names joined by dots. A key that is there twice is a fault: the first
+// value would silently be lost.
+func (n *node) keys(name string, same func(string) string) map[string]hcl.Range {
+	places := map[string]hcl.Range{}
+	if a := n.body.Attributes[name]; a != nil {
+		n.r.keys(a.Expr, "", same, places)
+	}
+	return places
+}
+
+func (r *reader) keys(expr hclsyntax.Expression, prefix string, same func(string) string, places map[string]hcl.Range) {
+	obj, ok := expr.(*hclsyntax.ObjectConsExpr)
+	if !ok {
+		return
+	}
+	for _, item := range obj.Items {
+		key, diags := item.KeyExpr.Value(r.eval)
+		if diags.HasErrors() || key.Type() != cty.String || key.IsNull() || !key.IsKnown() {
+			continue // reported with the map's value
+		}
+		name := same(prefix + key.AsString())
+		at := item.KeyExpr.Range()
+		if first, ok := places[name]; ok {
+			r.fault(at, name+" is there twice", "The first is at "+place(first)+"; keep one of them.")
+			continue
+		}
+		places[name] = at
+		r.keys(item.ValueExpr, name+".", same, places)
+	}
 }
 
 func stringsOf(v cty.Value) (list []string, ok bool) {
@@ -242,18 +284,37 @@ func stringsOf(v cty.Value) (list []string, ok bool) {
 
 // networks reads a list of CIDR networks and addresses.
 func (n *node) networks(name string) (nets []netip.Prefix) {
-	for _, s := range n.texts(name) {
+	list, places := n.elements(name)
+	for i, s := range list {
 		p, err := netip.ParsePrefix(s)
-		if a, aerr := netip.ParseAddr(s); aerr == nil {
+		if a, aerr := netip.ParseAddr(s); aerr == nil && a.Zone() == "" {
 			p, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
 		switch {
 		case err != nil:
-			n.r.fault(n.at(name), strconv.Quote(s)+" is not a network", `Write an address or a network, such as "192.0.2.0/24" or "2001:db8::/32".`)
+			n.r.fault(places[i], strconv.Quote(s)+" is not a network", `Write an address or a network, such as "192.0.2.0/24" or "2001:db8::/32".`)
+		case p.Addr().Is4In6():
+			n.r.fault(places[i], strconv.Quote(s)+" would match nobody", "Clients of IPv4 are known by their IPv4 address; write "+strconv.Quote(p.Addr().Unmap().String())+" or its network.")
 		case p != p.Masked():
-			n.r.fault(n.at(name), strconv.Quote(s)+" has bits after its prefix", "Write "+strconv.Quote(p.Masked().String())+" for the network, or "+strconv.Quote(p.Addr().String())+" for the one address.")
+			n.r.fault(places[i], strconv.Quote(s)+" has bits after its prefix", "Write "+strconv.Quote(p.Masked().String())+" for the network, or "+strconv.Quote(p.Addr().String())+" for the one address.")
 		default:
 			nets = append(nets, p)
+		}
+	}
+	return nets
+}
+
+// fewNetworks reads networks that are given a privilege, so that they cannot be
+// most of the world: an open relay begins with one digit too few.
+func (n *node) fewNetworks(name, privilege string) []netip.Prefix {
+	nets := n.networks(name)
+	for _, p := range nets {
+		least := 8 // 10.0.0.0/8 is the largest private network, fc00::/7 that of IPv6
+		if p.Addr().Is6() {
+			least = 7
+		}
+		if p.Bits() < least {
+			n.r.fault(n.at(name), p.String()+" is too much of the world", "Every host in it "+privilege+". Write the networks that are yours.")
 		}
 	}
 	return nets
@@ -313,7 +374,7 @@ func (n *node) done() {
 			n.r.fault(a.NameRange, a.Name+" is a block", "Write "+a.Name+" { … } without an equals sign.")
 			continue
 		}
-		n.r.fault(a.NameRange, "unknown key "+a.Name, n.what+" has the keys "+strings.Join(sorted(n.attrs), ", ")+"."+meant(a.Name, n.attrs))
+		n.r.fault(a.NameRange, "unknown key "+a.Name, "The keys of "+n.what+" are "+strings.Join(sorted(n.attrs), ", ")+"."+meant(a.Name, n.attrs))
 	}
 	for _, b := range n.body.Blocks {
 		switch {
@@ -321,9 +382,9 @@ func (n *node) done() {
 		case slices.Contains(n.attrs, b.Type):
 			n.r.fault(b.TypeRange, b.Type+" is a key", "Write "+b.Type+" = … with an equals sign.")
 		case len(n.blocks) == 0:
-			n.r.fault(b.TypeRange, "unknown block "+b.Type, n.what+" has no blocks."+meant(b.Type, n.attrs))
+			n.r.fault(b.TypeRange, "unknown block "+b.Type, "There are no blocks in "+n.what+"."+meant(b.Type, n.attrs))
 		default:
-			n.r.fault(b.TypeRange, "unknown block "+b.Type, n.what+" has the blocks "+strings.Join(sorted(n.blocks), ", ")+"."+meant(b.Type, n.blocks))
+			n.r.fault(b.TypeRange, "unknown block "+b.Type, "The blocks of "+n.what+" are "+strings.Join(sorted(n.blocks), ", ")+"."+meant(b.Type, n.blocks))
 		}
 	}
 }
@@ -390,3 +451,5 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+func emptyBody() *hclsyntax.Body { return &hclsyntax.Body{} }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/wafermail/wafer/core/policy"
@@ -26,13 +25,17 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 	if !isWord(name) {
 		r.fault(at, strconv.Quote(name)+" cannot name a policy", "Write letters, digits, - and _ only: names become parts of log lines and keys.")
 	}
-	p.On = n.texts("on")
+	on, places := n.elements("on")
+	p.On = on
 	if len(p.On) == 0 {
 		r.fault(n.body.MissingItemRange(), n.what+" guards no door", `Write on = ["mx"], or more of `+strings.Join(profiles, ", ")+".")
 	}
-	for _, door := range p.On {
-		if !slices.Contains(profiles, door) {
-			r.fault(n.at("on"), "no door "+strconv.Quote(door), "Write "+oneOf(profiles)+"."+meant(door, profiles))
+	for i, door := range p.On {
+		switch {
+		case !slices.Contains(profiles, door):
+			r.fault(places[i], "no door "+strconv.Quote(door), "Write "+oneOf(profiles)+"."+meant(door, profiles))
+		case slices.Contains(p.On[:i], door):
+			r.fault(places[i], "door "+door+" is there twice", "Write it once.")
 		}
 	}
 	p.ReplyAt = r.replyAt(n)
@@ -40,9 +43,24 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 		p.Exempt = policy.Exempt{Networks: x.networks("networks"), Authenticated: x.flag("authenticated", false)}
 		x.done()
 	}
-	n.named("check", func(n *node, name string, at hcl.Range) { p.Checks = append(p.Checks, r.check(n, name, at)) })
+	n.named("check", func(n *node, name string, at hcl.Range) { p.Checks = append(p.Checks, r.check(n, name, at, p.On)) })
 	n.done()
 	return p
+}
+
+// comes reports whether one of doors asks at stage. IMAP and POP3 ask at connect
+// and auth only.
+func comes(stage policy.Stage, doors []string) bool {
+	if stage == policy.Connect || stage == policy.Auth || len(doors) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(doors, func(door string) bool {
+		switch door {
+		case "imap", "imaps", "pop3", "pop3s":
+			return false
+		}
+		return true
+	})
 }
 
 // isWord reports whether s may be a name in logs and keys.
@@ -63,7 +81,7 @@ func (r *reader) replyAt(n *node) policy.Stage {
 }
 
 // check reads one check block.
-func (r *reader) check(n *node, name string, at hcl.Range) Check {
+func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check {
 	c := Check{Name: name, Where: place(at)}
 	if !isWord(name) {
 		r.fault(at, strconv.Quote(name)+" cannot name a check", "Write letters, digits, - and _ only: names become parts of log lines and keys.")
@@ -75,29 +93,33 @@ func (r *reader) check(n *node, name string, at hcl.Range) Check {
 			c.Plugin = filepath.Join(r.dir, c.Plugin)
 		}
 		if err := readable(c.Plugin); err != nil {
-			r.fault(n.at("plugin"), "plugin cannot be read", err.Error()+". Write the path of a .wasm module, or the name of a plugin that is built in.")
+			r.fault(n.at("plugin"), "plugin cannot be read", cause(c.Plugin, err)+" Write the path of a .wasm module, or the name of a plugin that is built in.")
 		}
 	}
-	words := n.texts("at")
+	words, places := n.elements("at")
 	if len(words) == 0 {
 		r.fault(n.body.MissingItemRange(), n.what+" is asked at no stage", "Write at = "+oneOf(stageWords)+", or a list of them.")
 	}
-	for _, w := range words {
+	for i, w := range words {
 		stage, ok := policy.ParseStage(w)
 		if !ok {
-			r.fault(n.at("at"), "no stage "+strconv.Quote(w), "Write "+oneOf(stageWords)+"."+meant(w, stageWords))
+			r.fault(places[i], "no stage "+strconv.Quote(w), "Write "+oneOf(stageWords)+"."+meant(w, stageWords))
 			continue
 		}
 		if slices.Contains(c.At, stage) {
-			r.fault(n.at("at"), "stage "+w+" is there twice", "Write it once.")
+			r.fault(places[i], "stage "+w+" is there twice", "Write it once.")
+			continue
+		}
+		if !comes(stage, doors) {
+			r.fault(places[i], "stage "+w+" never comes", "The doors of this policy are "+strings.Join(doors, ", ")+", which ask at connect and auth only.")
 			continue
 		}
 		c.At = append(c.At, stage)
 	}
-	c.Allow = n.texts("allow")
-	for _, g := range c.Allow {
+	c.Allow, places = n.elements("allow")
+	for i, g := range c.Allow {
 		if !slices.Contains(grants, g) {
-			r.fault(n.at("allow"), "nothing called "+strconv.Quote(g)+" can be allowed", "Write "+oneOf(grants)+"."+meant(g, grants))
+			r.fault(places[i], "nothing called "+strconv.Quote(g)+" can be allowed", "Write "+oneOf(grants)+"."+meant(g, grants))
 		}
 	}
 	switch n.choice("on_error", "defer", "defer", "reject", "accept") {
@@ -131,26 +153,27 @@ func (r *reader) with(n *node, c *Check) {
 		n.wrong(at, "with", `a map, such as { limit = 30 }`)
 		return
 	}
+	places := n.keys("with", func(key string) string { return key })
 	c.With, c.WithWhere = map[string][]string{}, map[string]string{}
-	r.flatten(c, "", v, at)
-	if obj, ok := n.body.Attributes["with"].Expr.(*hclsyntax.ObjectConsExpr); ok {
-		for _, item := range obj.Items {
-			if key, diags := item.KeyExpr.Value(r.eval); !diags.HasErrors() && key.Type() == cty.String {
-				c.WithWhere[key.AsString()] = place(item.KeyExpr.Range())
-			}
-		}
+	r.flatten(c, "", v, at, places)
+	for name, at := range places {
+		c.WithWhere[name] = place(at)
 	}
 }
 
-func (r *reader) flatten(c *Check, prefix string, v cty.Value, at hcl.Range) {
+func (r *reader) flatten(c *Check, prefix string, v cty.Value, at hcl.Range, places map[string]hcl.Range) {
 	for it := v.ElementIterator(); it.Next(); {
 		k, e := it.Element()
 		name := prefix + k.AsString()
+		at := at
+		if own, ok := places[name]; ok {
+			at = own
+		}
 		switch t := e.Type(); {
 		case e.IsNull():
 			r.fault(at, "with."+name+" has no value", "Write a value, or leave it out.")
 		case t.IsObjectType(), t.IsMapType():
-			r.flatten(c, name+".", e, at)
+			r.flatten(c, name+".", e, at, places)
 		case t.IsTupleType(), t.IsListType(), t.IsSetType():
 			list := []string{}
 			for et := e.ElementIterator(); et.Next(); {
@@ -174,6 +197,10 @@ func (r *reader) flatten(c *Check, prefix string, v cty.Value, at hcl.Range) {
 	}
 }
 
+// maxExponent bounds numbers to those that float64 has room for; without it, a
+// few digits in a file would be gigabytes of text.
+const maxExponent = 1024
+
 func scalar(v cty.Value) (string, error) {
 	switch {
 	case v.IsNull():
@@ -183,7 +210,11 @@ func scalar(v cty.Value) (string, error) {
 	case v.Type() == cty.Bool:
 		return strconv.FormatBool(v.True()), nil
 	case v.Type() == cty.Number:
-		return v.AsBigFloat().Text('f', -1), nil
+		f := v.AsBigFloat()
+		if exp := f.MantExp(nil); f.IsInf() || exp > maxExponent || exp < -maxExponent {
+			return "", fmt.Errorf("a number beyond all measure")
+		}
+		return f.Text('f', -1), nil
 	}
 	return "", fmt.Errorf("%s", v.Type().FriendlyName())
 }

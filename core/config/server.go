@@ -1,10 +1,7 @@
 package config
 
 import (
-	"fmt"
 	"maps"
-	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,17 +19,19 @@ func (r *reader) server(c *Config, n *node) {
 		r.fault(n.at("hostname"), strconv.Quote(c.Hostname)+" is not a full host name", `Write the name that the PTR record of the server's address gives, such as "mail.example.org".`)
 	}
 	c.State = n.path("state", "/var/lib/wafer")
-	c.Policies = n.path("policies", "")
+	c.Policies, r.policiesAt = n.path("policies", ""), n.at("policies")
 	c.Sync = n.choice("sync", "auto", "auto", "syncfs", "fsync")
-	c.Trusted = n.networks("trusted_networks")
-	c.Proxy = n.networks("proxy_networks")
-	c.XClient = n.networks("xclient_networks")
+	c.Trusted = n.fewNetworks("trusted_networks", "could relay without logging in, and would be limited by nothing")
+	c.Proxy = n.fewNetworks("proxy_networks", "could say that it is another")
+	c.XClient = n.fewNetworks("xclient_networks", "could say that it is another")
 	r.tls(c, n.only("tls"))
 	n.named("domain", func(n *node, name string, at hcl.Range) {
-		c.Domains, r.domains = append(c.Domains, r.domain(n, name, at)), append(r.domains, at)
+		d, places := r.domain(n, name, at)
+		c.Domains, r.domains = append(c.Domains, d), append(r.domains, places)
 	})
 	n.named("listener", func(n *node, name string, at hcl.Range) {
-		c.Listeners, r.listeners = append(c.Listeners, r.listener(n, name, at, c.TLS != nil)), append(r.listeners, at)
+		l, places := r.listener(n, name, at, c.TLS != nil)
+		c.Listeners, r.listeners = append(c.Listeners, l), append(r.listeners, places)
 	})
 	c.Limits = r.limits(n.only("limits"))
 	c.Log = r.log(n.only("log"))
@@ -54,37 +53,44 @@ func (r *reader) together(c *Config, n *node) {
 	for i, d := range c.Domains {
 		key := mail.DomainKey(d.Name)
 		if first, ok := keys[key]; ok {
-			r.fault(r.domains[i], "domain "+d.Name+" is there already", "It is the same as "+first+".")
+			r.fault(r.domains[i].block, "domain "+d.Name+" is there already", "It is the same as "+first+".")
 		}
 		keys[key] = d.Name
 	}
-	addresses := map[string]string{}
+	var taken []claim
 	for i, l := range c.Listeners {
-		for _, a := range l.Addresses {
-			if first, ok := addresses[a]; ok && !strings.HasSuffix(a, ":0") {
-				r.fault(r.listeners[i], "address "+a+" is taken", "Listener "+strconv.Quote(first)+" has it.")
+		for j, a := range l.Addresses {
+			mine, ok := claimOf(a)
+			if !ok {
+				continue
 			}
-			addresses[a] = l.Name
+			for _, other := range taken {
+				if mine.clashes(other) {
+					r.fault(r.listeners[i][j], "address "+a+" is taken", "Listener "+strconv.Quote(other.listener)+" has it with "+strconv.Quote(other.text)+".")
+					break
+				}
+			}
+			mine.listener = l.Name
+			taken = append(taken, mine)
 		}
 	}
 	for i, d := range c.Domains {
-		check := func(to, where string) {
-			if !strings.Contains(to, "@") {
-				return
-			}
+		check := func(to, where string, at hcl.Range) {
 			p, err := mail.ParsePath(to, true)
 			if err != nil {
-				r.fault(r.domains[i], where+" leads to "+strconv.Quote(to), "That is no address: "+err.Error()+".")
+				r.fault(at, where+" leads to "+strconv.Quote(to), "That is no address: "+err.Error()+".")
 			} else if keys[mail.DomainKey(p.Domain())] == "" {
-				r.fault(r.domains[i], where+" leads to another host: "+to, "This version does not send mail to other hosts. Name a mailbox of one of the domains here.")
+				r.fault(at, where+" leads to another host: "+to, "This version does not send mail to other hosts. Name a mailbox of one of the domains here.")
 			}
 		}
 		for _, local := range slices.Sorted(maps.Keys(d.Aliases)) {
 			for _, t := range d.Aliases[local] {
-				check(t, "alias "+strconv.Quote(local))
+				check(t, "alias "+strconv.Quote(local), r.domains[i].aliases[local])
 			}
 		}
-		check(d.CatchAll, "catch_all")
+		if d.CatchAll != "" {
+			check(d.CatchAll, "catch_all", r.domains[i].catchAll)
+		}
 	}
 }
 
@@ -119,12 +125,12 @@ func (r *reader) file(n *node, key, name string) string {
 		return ""
 	}
 	if err := readable(name); err != nil {
-		r.fault(n.at(key), key+" cannot be read", err.Error()+". Write the path of a file that the server may read.")
+		r.fault(n.at(key), key+" cannot be read", cause(name, err)+" Write the path of a file that the server may read.")
 	}
 	return name
 }
 
-func (r *reader) domain(n *node, name string, at hcl.Range) Domain {
+func (r *reader) domain(n *node, name string, at hcl.Range) (Domain, domainPlaces) {
 	if !mail.ValidDomain(name) || name[0] == '[' {
 		r.fault(at, strconv.Quote(name)+" is not a domain name", `Write the part of addresses after the @: domain "example.org" { … }.`)
 	}
@@ -147,6 +153,7 @@ func (r *reader) domain(n *node, name string, at hcl.Range) Domain {
 		r.fault(n.at("separator"), "separator must be one character", `Write separator = "+", or leave the line out.`)
 		d.Separator = ""
 	}
+	places := domainPlaces{block: at, catchAll: n.at("catch_all"), aliases: n.keys("aliases", strings.ToLower)}
 	d.CatchAll = n.text("catch_all", "")
 	if d.CatchAll != "" && !strings.Contains(d.CatchAll, "@") {
 		d.CatchAll += "@" + name
@@ -158,6 +165,10 @@ func (r *reader) domain(n *node, name string, at hcl.Range) Domain {
 			for it := v.ElementIterator(); it.Next(); {
 				k, e := it.Element()
 				local := strings.ToLower(k.AsString())
+				if _, ok := places.aliases[local]; !ok { // the map was computed
+					places.aliases[local] = vat
+				}
+				vat := places.aliases[local]
 				to, ok := stringsOf(e)
 				if !ok || len(to) == 0 {
 					r.fault(vat, "alias "+strconv.Quote(local)+" is not a list of addresses", `Write a list, such as `+local+` = ["ann", "bob@example.com"].`)
@@ -176,26 +187,26 @@ func (r *reader) domain(n *node, name string, at hcl.Range) Domain {
 		}
 	}
 	n.done()
-	return d
+	return d, places
 }
 
-func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) Listener {
+func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) (Listener, listenerPlaces) {
 	l := Listener{Name: name, Where: place(at)}
 	l.Profile = n.need("profile", "one of "+strings.Join(profiles, ", "))
 	if l.Profile != "" && !slices.Contains(profiles, l.Profile) {
 		r.fault(n.at("profile"), "no profile "+strconv.Quote(l.Profile), "Write "+oneOf(profiles)+"."+meant(l.Profile, profiles))
 	}
-	l.Addresses = append(n.texts("address"), n.texts("addresses")...)
+	var places, more []hcl.Range
+	var list []string
+	l.Addresses, places = n.elements("address")
+	list, more = n.elements("addresses")
+	l.Addresses, places = append(l.Addresses, list...), append(places, more...)
 	if len(l.Addresses) == 0 {
 		r.fault(n.body.MissingItemRange(), n.what+" has no address", `Write address = ":25", address = "127.0.0.1:2525", or addresses = [ … ].`)
 	}
-	for _, a := range l.Addresses {
-		if err := checkAddress(a, l.Profile); err != nil {
-			key := "address"
-			if n.body.Attributes[key] == nil {
-				key = "addresses"
-			}
-			r.fault(n.at(key), strconv.Quote(a)+" is not an address to listen on", err.Error())
+	for i, a := range l.Addresses {
+		if instead := checkAddress(a, l.Profile); instead != "" {
+			r.fault(places[i], strconv.Quote(a)+" is not an address to listen on", instead)
 		}
 	}
 	fallback := "none"
@@ -216,30 +227,7 @@ func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) List
 		r.fault(n.at("tls"), "profile "+l.Profile+" is TLS from the first octet", "Leave the line out.")
 	}
 	n.done()
-	return l
-}
-
-func checkAddress(a, profile string) error {
-	if path, ok := strings.CutPrefix(a, "unix:"); ok {
-		switch {
-		case profile != "lmtp":
-			return fmt.Errorf("a Unix socket is for profile \"lmtp\" only; write HOST:PORT")
-		case !filepath.IsAbs(path):
-			return fmt.Errorf("write an absolute path: \"unix:/run/wafer/lmtp\"")
-		}
-		return nil
-	}
-	host, port, err := net.SplitHostPort(a)
-	if err != nil {
-		return fmt.Errorf(`write ":25", "192.0.2.1:25" or "[2001:db8::1]:25"`)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
-		return fmt.Errorf("the port must be a number up to 65535")
-	}
-	if host != "" && net.ParseIP(host) == nil && host != "localhost" {
-		return fmt.Errorf("write an address of this machine, or no host for all of them")
-	}
-	return nil
+	return l, places
 }
 
 func (r *reader) limits(n *node) Limits {

@@ -3,17 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/function"
-	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
@@ -69,13 +64,22 @@ func (r *reader) when(expr hclsyntax.Expression) func(*policy.Event) (bool, erro
 	if !good {
 		return nil
 	}
-	functions := r.eval.Functions
+	known, good := r.constants(expr)
+	if !good {
+		return nil
+	}
+	fixed := functions(func(name, arg string) (string, error) {
+		if v, ok := known[name+"\x00"+arg]; ok {
+			return v, nil
+		}
+		return "", fmt.Errorf("%s(%q) was not read when the configuration was", name, arg)
+	})
 	eval := func(ev *policy.Event) (bool, hcl.Diagnostics) {
 		vars := make(map[string]cty.Value, len(used))
 		for name, fact := range used {
 			vars[name] = fact(ev)
 		}
-		v, diags := expr.Value(&hcl.EvalContext{Variables: vars, Functions: functions})
+		v, diags := expr.Value(&hcl.EvalContext{Variables: vars, Functions: fixed})
 		if diags.HasErrors() {
 			return false, diags
 		}
@@ -99,71 +103,24 @@ func (r *reader) when(expr hclsyntax.Expression) func(*policy.Event) (bool, erro
 	}
 }
 
-// evalContext holds the functions of every file.
-func evalContext(r *reader) *hcl.EvalContext {
-	text := func(name string) []function.Parameter { return []function.Parameter{{Name: name, Type: cty.String}} }
-	return &hcl.EvalContext{Functions: map[string]function.Function{
-		"env": function.New(&function.Spec{
-			Params: text("name"), Type: function.StaticReturnType(cty.String),
-			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-				v, ok := os.LookupEnv(args[0].AsString())
-				if !ok {
-					return cty.NilVal, fmt.Errorf("the environment has no %s", args[0].AsString())
-				}
-				return cty.StringVal(v), nil
-			},
-		}),
-		"file": function.New(&function.Spec{
-			Params: text("path"), Type: function.StaticReturnType(cty.String),
-			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-				name := args[0].AsString()
-				if !filepath.IsAbs(name) {
-					name = filepath.Join(r.dir, name)
-				}
-				b, err := readFile(name)
-				if err != nil {
-					return cty.NilVal, err
-				}
-				return cty.StringVal(strings.TrimRight(string(b), "\r\n")), nil
-			},
-		}),
-		"duration": function.New(&function.Spec{
-			Params: text("text"), Type: function.StaticReturnType(cty.Number),
-			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-				d, err := parseDuration(args[0].AsString())
-				if err != nil {
-					return cty.NilVal, fmt.Errorf(`%q is not a duration such as "90s"`, args[0].AsString())
-				}
-				return cty.NumberFloatVal(d.Seconds()), nil
-			},
-		}),
-		"lower":    stdlib.LowerFunc,
-		"contains": stdlib.ContainsFunc,
-		"length":   stdlib.LengthFunc,
-		"endswith": function.New(&function.Spec{
-			Params: []function.Parameter{{Name: "text", Type: cty.String}, {Name: "suffix", Type: cty.String}},
-			Type:   function.StaticReturnType(cty.Bool),
-			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-				return cty.BoolVal(strings.HasSuffix(args[0].AsString(), args[1].AsString())), nil
-			},
-		}),
-	}}
+// constants reads what env and file say in expr, now and for good: a when
+// expression touches no file at night, and a peer cannot choose one.
+func (r *reader) constants(expr hclsyntax.Expression) (known map[string]string, good bool) {
+	good = true
+	r.seen = map[string]string{}
+	diags := hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		call, ok := n.(*hclsyntax.FunctionCallExpr)
+		if !ok || call.Name != "env" && call.Name != "file" {
+			return nil
+		}
+		if len(call.Variables()) > 0 {
+			r.fault(call.Range(), call.Name+" depends on a fact", "Write a fixed text in the brackets: what "+call.Name+" says is read with the configuration, not for each message.")
+			good = false
+			return nil
+		}
+		_, diags := call.Value(r.eval)
+		return diags
+	})
+	r.diags = append(r.diags, diags...)
+	return r.seen, good && !diags.HasErrors()
 }
-
-// readable reports why a file cannot be read.
-func readable(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close() // only looked at
-	if fi, err := f.Stat(); err != nil || fi.IsDir() {
-		return fmt.Errorf("%s is not a file", name)
-	}
-	return nil
-}
-
-func emptyBody() *hclsyntax.Body { return &hclsyntax.Body{} }
-
-// format is HCL's canonical layout.
-func format(src []byte) []byte { return hclwrite.Format(src) }
