@@ -34,8 +34,9 @@ type gone struct {
 // box is a folder as all sessions of the process share it.
 //
 // Who reads or changes the directory holds turn. Only the holder of turn
-// writes the fields below mu, holding mu too, so it may read them without. The rest of the world reads them under mu, which is never
-// held during input or output.
+// writes what mu guards (apart from watchers, waiting, sizes, events, shared
+// and err), holding mu too, so it may read it without. Everybody else reads it
+// under mu, which is never held during input or output.
 type box struct {
 	p    *Pool
 	dir  string

@@ -232,6 +232,9 @@ func (f *Folder) Open(uid uint32) (*Content, error) {
 		}
 		c, err := openContent(b.file(rel), m.Size)
 		if err == nil {
+			if c.Size() != m.Size {
+				b.resize(uid, c.Size())
+			}
 			return c, nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {
@@ -255,4 +258,18 @@ func (b *box) relook() error {
 	defer b.give()
 	_, err := b.look(ctx, true, false)
 	return err
+}
+
+// resize corrects the size of a message whose name said a wrong one, or whose
+// file was still being written when it was measured. Nobody is told: a
+// message's size cannot change by the rules (RFC 9051 §2.3.4).
+func (b *box) resize(uid uint32, size int64) {
+	<-b.turn
+	defer b.give()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i, ok := find(b.msgs, uid); ok {
+		b.edit()[i].Size = size
+		b.changes++
+	}
 }

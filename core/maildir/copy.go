@@ -22,8 +22,8 @@ func (f *Folder) Copy(ctx context.Context, uids []uint32, dst *Folder) ([]CopyPa
 
 // Move moves messages into dst, durably, and returns which became which. Each
 // is at every moment in exactly one of the two folders where both are on one
-// file system; else it is copied first. On an error some may have been moved: they are in
-// the pairs. Moving into the same folder gives new UIDs.
+// file system; else it is copied first. On an error some may have been moved:
+// they are in the pairs. Moving into the same folder gives new UIDs.
 func (f *Folder) Move(ctx context.Context, uids []uint32, dst *Folder) ([]CopyPair, error) {
 	return f.transfer(ctx, uids, dst, true)
 }

@@ -235,7 +235,7 @@ func (b *box) saveIfWorth() {
 func (b *box) save() {
 	<-b.turn
 	defer b.give()
-	if b.modseq != b.saved {
+	if b.modseq != b.saved || b.changes > 0 {
 		b.writeIndex()
 	}
 }

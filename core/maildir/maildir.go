@@ -31,8 +31,11 @@
 // Dovecot keeps further ones in its binary index, which is not read.
 // Files compressed by Dovecot's mail_compress are presented as they are.
 // COPY of several messages is not one step on disk: a kill in the midst of it
-// may leave some of the copies. Of a message whose flags were changed and changed back by
-// another program between two looks nothing is noticed.
+// may leave some of the copies. Flags that another program changes and changes
+// back between two looks have not changed. The size of a file that is written
+// in place, against the rules of Maildir, is that of the first look until the
+// message is opened. A dot lock that could not be removed holds everybody up
+// for two minutes.
 package maildir
 
 import (
@@ -63,9 +66,8 @@ const (
 	maxIdleMessages = 500_000
 )
 
-// Options says how a Pool works. The zero value is useful in tests: it syncs
-// nothing away from fsync(2), watches nothing and leaves owners alone if UID
-// and GID are set to -1.
+// Options says how a Pool works. UID and GID must be set, to -1 if need be: 0 is
+// root.
 type Options struct {
 	Logger *slog.Logger // nil: silent
 
@@ -183,10 +185,15 @@ func (p *Pool) Delivered(path, folder string) {
 		return
 	}
 	if folder != "" && !isInbox(folder) {
-		path = filepath.Join(path, "."+encodeName(folder))
+		folder = "." + folder
+	} else {
+		folder = ""
 	}
 	p.mu.Lock()
-	b := p.boxes[path]
+	b := p.boxes[filepath.Join(path, folder)]
+	if b == nil {
+		b = p.boxes[filepath.Join(path, encodeName(folder))]
+	}
 	p.mu.Unlock()
 	if b != nil {
 		b.poke()

@@ -99,7 +99,7 @@ func (b *box) look(ctx context.Context, force, later bool) (unsized []found, err
 func (b *box) dirTimes() (cur, fresh time.Time, err error) {
 	ci, err := os.Stat(b.file("cur"))
 	if errors.Is(err, os.ErrNotExist) {
-		go b.p.forget(b.dir)
+		b.p.forget(b.dir)
 		return cur, fresh, ErrNoFolder
 	}
 	if err != nil {

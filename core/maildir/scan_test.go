@@ -45,6 +45,9 @@ func TestForeignFiles(t *testing.T) {
 			t.Errorf("message %d is %q", uid, got)
 		}
 	}
+	if m := f.Messages()[7]; m.Size != 11 { // reading it has told
+		t.Errorf("size %d after reading", m.Size)
+	}
 	if got := f.Keywords(); !slices.Equal(got, []string{"unknown-0", "unknown-1"}) {
 		t.Errorf("keywords %q", got)
 	}

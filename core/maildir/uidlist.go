@@ -107,7 +107,7 @@ func parseUIDHeader(line string) (l uidlist, v1 bool, err error) {
 			return l, false, errNotUIDList
 		}
 		v, n := number(f[1]), number(f[2])
-		if v <= 0 || v > 1<<32-1 || n <= 0 || n > maxUID {
+		if v <= 0 || v > 1<<32-1 || n <= 0 || n > maxUID+1 {
 			return l, false, errNotUIDList
 		}
 		l.validity, l.next = uint32(v), uint32(n)
@@ -126,7 +126,7 @@ func parseUIDHeader(line string) (l uidlist, v1 bool, err error) {
 			}
 			l.validity = uint32(n)
 		case 'N':
-			if n <= 0 || n > maxUID {
+			if n <= 0 || n > maxUID+1 {
 				return l, false, errNotUIDList
 			}
 			l.next = uint32(n)
