@@ -164,7 +164,7 @@ func (sp *searchParser) and(depth int, inside bool) (searchKey, error) {
 		if err := sp.p.space(); err != nil {
 			return k, err
 		}
-		if !inside && sp.p.atEnd() { // a blank at the end
+		if inside && sp.p.eat(')') || !inside && sp.p.atEnd() { // after a blank that should not be there
 			break
 		}
 	}
@@ -200,6 +200,7 @@ func (sp *searchParser) key(depth int) (searchKey, error) {
 		return searchKey{}, bad("Search is too complex")
 	}
 	if p.eat('(') {
+		p.blanks()
 		return sp.and(depth+1, true)
 	}
 	if c := p.peek(); c >= '0' && c <= '9' || c == '*' || c == '$' {

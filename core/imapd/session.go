@@ -94,7 +94,10 @@ func (s *session) serve() {
 			s.srv.panics.Add(1)
 			s.log.Error("panic in an imap session", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			s.out.buf = s.out.buf[:0]
-			s.out.line("\r\n* BYE ", textInternal)
+			if s.out.partial {
+				s.out.crlf()
+			}
+			s.out.line("* BYE ", textInternal)
 			s.out.release()
 		}
 		s.close()
@@ -327,8 +330,9 @@ func (s *session) reply(tag, name string, d done, err error) {
 		s.out.str(tag)
 		s.out.str(" OK ")
 		if d.code != "" {
-			s.out.line("[", d.code, "] ")
-			s.out.buf = s.out.buf[:len(s.out.buf)-2] // the text goes on
+			s.out.str("[")
+			s.out.str(d.code)
+			s.out.str("] ")
 		}
 		if d.text == "" {
 			d.text = name + " completed"

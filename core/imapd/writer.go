@@ -40,6 +40,7 @@ type writer struct {
 	timeout  time.Duration
 	outputs  *outputs
 	buf      []byte
+	partial  bool // what was written last does not end a line
 	err      error
 }
 
@@ -92,6 +93,7 @@ func (w *writer) line(parts ...string) {
 func (w *writer) flush() {
 	if len(w.buf) > 0 && w.err == nil {
 		w.deadline(w.timeout)
+		w.partial = w.buf[len(w.buf)-1] != '\n'
 		_, w.err = w.dst.Write(w.buf)
 	}
 	w.buf = w.buf[:0]
