@@ -17,7 +17,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -99,7 +98,6 @@ func open(t *testing.T, change func(c *Config)) *house {
 	h.addr = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
-	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -115,7 +113,6 @@ func open(t *testing.T, change func(c *Config)) *house {
 		if srv.Stats().Panics > 0 && !strings.Contains(t.Name(), "Panic") {
 			t.Errorf("a session panicked:\n%s", h.log)
 		}
-		_ = before
 		if err := h.pool.Close(); err != nil {
 			t.Error(err)
 		}

@@ -269,11 +269,7 @@ func (s *session) recovered() {
 
 // end gives everything back. It says in one line what the session did.
 func (s *session) end() {
-	if s.drop != nil {
-		if err := s.drop.close(); err != nil {
-			s.srv.log.Warn("mailbox not closed well", "session", string(s.id), "user", s.user, "err", err)
-		}
-	}
+	s.leave()
 	_ = s.conn.Close() // all that was promised has been written
 	_ = s.raw.Close()
 	for _, release := range s.release {

@@ -129,7 +129,9 @@ func (s *session) send(m maildir.Message, lines int) bool {
 	return true
 }
 
-// quit ends the session. After a login it is the UPDATE state (RFC 1939 §6).
+// quit ends the session. After a login it is the UPDATE state (RFC 1939 §6). The
+// mailbox is free for the next session before the reply leaves, since a client
+// may come back at once.
 func (s *session) quit() {
 	s.ending, s.reason = true, "quit"
 	if s.drop == nil {
@@ -139,14 +141,26 @@ func (s *session) quit() {
 	n, err := s.drop.update(s.srv.ctx)
 	s.deleted = n
 	s.srv.deleted.Add(uint64(n))
-	if err != nil {
+	s.leave()
+	switch {
+	case err != nil:
 		s.srv.log.Error("deleted messages not removed", "session", string(s.id), "user", s.user, "removed", n, "err", err)
 		s.say(replyNotDeleted)
-		return
-	}
-	if n > 0 {
+	case n > 0:
 		s.say("+OK Bye, " + plural(n, "message") + " removed")
+	default:
+		s.say(replyBye)
+	}
+}
+
+// leave gives the mailbox back, if there is one.
+func (s *session) leave() {
+	d := s.drop
+	if d == nil {
 		return
 	}
-	s.say(replyBye)
+	s.drop = nil
+	if err := d.close(); err != nil {
+		s.srv.log.Warn("mailbox not closed well", "session", string(s.id), "user", s.user, "err", err)
+	}
 }
