@@ -107,7 +107,7 @@ func TestLockedHashesMatchNothing(t *testing.T) {
 
 func TestHashRoundTrip(t *testing.T) {
 	for _, scheme := range []string{"", "ARGON2ID", "{BLF-CRYPT}", "sha512-crypt", "SHA256-CRYPT", "SSHA512", "SSHA256", "PLAIN"} {
-		for _, pw := range []string{"x", "correct horse", "pässwörd: \"\\", strings.Repeat("y", 72)} {
+		for _, pw := range []string{"pässwörd: \"\\", strings.Repeat("y", 72)} {
 			h, err := Hash(scheme, pw)
 			if err != nil {
 				t.Fatalf("Hash(%q): %v", scheme, err)
