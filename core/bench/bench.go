@@ -165,6 +165,7 @@ func run(ctx context.Context, s *settings) (err error) {
 	if err := os.Chmod(work, 0o755); err != nil { // Postfix's accounts pass through it
 		return err
 	}
+	spread(work)
 	r := &report{Machine: describe(work), Settings: s.describe()}
 	parts := map[string]func(context.Context, *settings, string, *report) error{
 		"disk": measureDisk, "load": measureLoad, "idle": measureIdle,

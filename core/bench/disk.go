@@ -42,7 +42,7 @@ func measureDisk(ctx context.Context, s *settings, work string, r *report) error
 }
 
 func probeDisk(ctx context.Context, work string, size, writers int, long time.Duration) (*diskRow, error) {
-	dir, err := os.MkdirTemp(work, "disk-")
+	dir, err := folder(work, "disk")
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +20,9 @@ type idleRow struct {
 	Conns  int     `json:"conns"` // open at the end
 	Errors int     `json:"errors"`
 	First  string  `json:"first_error,omitempty"`
-	KiB    float64 `json:"kib"`      // resident memory for each
-	Heap   float64 `json:"heap_kib"` // of the heap in use, for each
-	Took   float64 `json:"open_s"`   // to open all
+	KiB    float64 `json:"kib"`    // resident memory for one
+	MiB    float64 `json:"mib"`    // of the whole server with a third of them
+	Took   float64 `json:"open_s"` // to open a third of them
 	Load   float64 `json:"load_before"`
 }
 
@@ -43,8 +45,11 @@ func measureIdle(ctx context.Context, s *settings, work string, r *report) error
 func measureDoor(ctx context.Context, s *settings, work string, row *idleRow) (err error) {
 	row.Load = loadAverage()
 	name := fmt.Sprintf("idle-%s-%v", row.Door, row.TLS)
-	dir := filepath.Join(work, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := folder(work, name)
+	if err != nil {
+		return err
+	}
+	if err := fill(filepath.Join(dir, "mail", domain)); err != nil {
 		return err
 	}
 	w, err := startWafer(ctx, s.wafer, dir, name, true)
@@ -52,52 +57,70 @@ func measureDoor(ctx context.Context, s *settings, work string, row *idleRow) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, w.stop()) }()
-	// Each user's mailbox holds some mail, and whatever is made at first use
-	// has been made before the first look at the memory.
-	if _, err := (&loader{address: w.smtp, conns: 10, size: 4096, duration: time.Second}).run(ctx), ctx.Err(); err != nil {
-		return err
-	}
-	few := w.open(ctx, row, 200)
-	few.close()
-	if few.first != nil {
-		return fmt.Errorf("%s: %w%s", name, few.first, tail(w.log))
-	}
-	before, heap0, err := w.memoryAtRest(ctx)
-	if err != nil {
-		return err
-	}
+	// The first two crowds fill the room that starting left in the server's heap;
+	// what the third one adds is what connections cost.
 	start := time.Now()
-	many := w.open(ctx, row, s.idle)
-	defer many.close()
+	first := w.open(ctx, row, s.idle)
+	defer first.close()
 	row.Took = time.Since(start).Seconds()
-	row.Conns, row.Errors = len(many.clients), many.failed
-	if many.first != nil {
-		row.First = many.first.Error()
-	}
-	if row.Conns == 0 {
-		return fmt.Errorf("%s: %w%s", name, many.first, tail(w.log))
-	}
-	after, heap1, err := w.memoryAtRest(ctx)
+	one, err := w.memoryAtRest(ctx)
 	if err != nil {
 		return err
 	}
-	row.KiB = float64(after-before) / 1024 / float64(row.Conns)
-	row.Heap = (float64(heap1) - float64(heap0)) / 1024 / float64(row.Conns)
+	second := w.open(ctx, row, s.idle)
+	defer second.close()
+	before, err := w.memoryAtRest(ctx)
+	if err != nil {
+		return err
+	}
+	third := w.open(ctx, row, s.idle)
+	defer third.close()
+	row.Conns = len(first.clients) + len(second.clients) + len(third.clients)
+	row.Errors = first.failed + second.failed + third.failed
+	if err := errors.Join(first.first, second.first, third.first); err != nil {
+		row.First = err.Error()
+	}
+	if len(first.clients) == 0 || len(third.clients) == 0 {
+		return fmt.Errorf("%s: %s%s", name, row.First, tail(w.log))
+	}
+	after, err := w.memoryAtRest(ctx)
+	if err != nil {
+		return err
+	}
+	row.MiB = float64(one) / (1 << 20)
+	row.KiB = float64(after-before) / 1024 / float64(len(third.clients))
 	return nil
 }
 
 // memoryAtRest is what the server holds a while after the last event.
-func (w *waferServer) memoryAtRest(ctx context.Context) (resident int64, heap uint64, err error) {
+func (w *waferServer) memoryAtRest(ctx context.Context) (int64, error) {
 	select {
 	case <-ctx.Done():
-		return 0, 0, ctx.Err()
+		return 0, ctx.Err()
 	case <-time.After(rest):
 	}
-	st, err := w.status(ctx)
-	if err != nil {
-		return 0, 0, err
+	return w.meter.memory(), nil
+}
+
+// fill makes each user's Maildir with ten messages.
+func fill(root string) error {
+	for n := range boxes {
+		box := filepath.Join(root, "u"+strconv.Itoa(n))
+		for _, sub := range []string{"tmp", "new", "cur"} {
+			if err := os.MkdirAll(filepath.Join(box, sub), 0o700); err != nil {
+				return err
+			}
+		}
+		m := worker{loader: &loader{size: 4096}, body: text(4096)}
+		for i := range 10 {
+			m.compose(i, "s@sender.test", "u"+strconv.Itoa(n)+"@"+domain)
+			name := fmt.Sprintf("%d.M%dP1.bench:2,S", 1700000000+i, i)
+			if err := os.WriteFile(filepath.Join(box, "cur", name), bytes.TrimSuffix(m.buf, []byte(".\r\n")), 0o600); err != nil {
+				return err
+			}
+		}
 	}
-	return w.meter.memory(), st.Memory, nil
+	return nil
 }
 
 // crowd is a number of open connections.
@@ -129,8 +152,9 @@ func (w *waferServer) open(ctx context.Context, row *idleRow, n int) *crowd {
 				cl, err := w.openOne(row, i)
 				mu.Lock()
 				if err != nil {
-					c.failed++
-					c.first = errors.Join(c.first, err)
+					if c.failed++; c.first == nil {
+						c.first = err
+					}
 				} else {
 					c.clients = append(c.clients, cl)
 				}

@@ -24,7 +24,7 @@ const mailOwner = 5000
 // Names of clients are not looked up, which favours it: the load comes from
 // addresses that have none.
 const mainCF = `compatibility_level = 3.6
-queue_directory = %[1]s/spool
+queue_directory = %[4]s
 data_directory = %[1]s/data
 command_directory = /usr/sbin
 daemon_directory = %[2]s
@@ -52,8 +52,8 @@ virtual_transport = virtual
 smtpd_peername_lookup = no
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 smtpd_client_event_limit_exceptions = 127.0.0.0/8
-smtpd_tls_security_level = none
-smtp_tls_security_level = none
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = %[1]s/etc/tls.pem
 `
 
 // masterCF is Debian's without what this does not need, and without chroot.
@@ -62,6 +62,7 @@ pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
+tlsmgr unix - - n 1000? 1 tlsmgr
 bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
@@ -81,8 +82,8 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 `
 
-// startPostfix starts an instance in dir. The error is errNoPeer where there can be none.
-func startPostfix(ctx context.Context, dir string) (*server, error) {
+// startPostfix starts an instance in dir with its queue in spool. The error is errNoPeer where there can be none.
+func startPostfix(ctx context.Context, dir, spool string) (*server, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: it needs root", errNoPeer)
 	}
@@ -98,7 +99,7 @@ func startPostfix(ctx context.Context, dir string) (*server, error) {
 	if s.smtp, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	if err := preparePostfix(s, dir, daemons, account); err != nil {
+	if err := preparePostfix(s, dir, spool, daemons, account); err != nil {
 		return nil, err
 	}
 	etc := filepath.Join(dir, "etc")
@@ -118,13 +119,13 @@ func startPostfix(ctx context.Context, dir string) (*server, error) {
 	s.sound = func() error { return nil }
 	s.idle = func() bool {
 		for _, q := range []string{"incoming", "active", "deferred", "maildrop"} {
-			if hasFile(filepath.Join(dir, "spool", q)) {
+			if hasFile(filepath.Join(spool, q)) {
 				return false
 			}
 		}
 		return true
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "spool", "pid", "master.pid"))
+	b, err := os.ReadFile(filepath.Join(spool, "pid", "master.pid"))
 	if err == nil {
 		s.meter.root, err = strconv.Atoi(strings.TrimSpace(string(b)))
 	}
@@ -138,8 +139,8 @@ func startPostfix(ctx context.Context, dir string) (*server, error) {
 }
 
 // preparePostfix writes the instance's files and makes its directories.
-func preparePostfix(s *server, dir, daemons string, account *user.User) error {
-	for _, d := range []string{"etc", "spool", "data", "log", "mail/" + domain} {
+func preparePostfix(s *server, dir, spool, daemons string, account *user.User) error {
+	for _, d := range []string{"etc", "data", "log", "mail/" + domain} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
@@ -165,11 +166,16 @@ func preparePostfix(s *server, dir, daemons string, account *user.User) error {
 			}
 		}
 	}
+	cert, key, err := certificate()
+	if err != nil {
+		return err
+	}
 	etc := filepath.Join(dir, "etc")
 	for name, b := range map[string][]byte{
-		"main.cf":   fmt.Appendf(nil, mainCF, dir, daemons, mailOwner),
+		"main.cf":   fmt.Appendf(nil, mainCF, dir, daemons, mailOwner, spool),
 		"master.cf": fmt.Appendf(nil, masterCF, s.smtp),
 		"boxes":     table.Bytes(),
+		"tls.pem":   append(key, cert...),
 	} {
 		if err := os.WriteFile(filepath.Join(etc, name), b, 0o644); err != nil {
 			return err

@@ -94,10 +94,10 @@ func (r *report) printIdles(b *bytes.Buffer) {
 	if len(r.Idles) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\nIdle connections (SMTP after EHLO, IMAP in IDLE), %s after the last was opened.\n\n"+
-		"| door | TLS | connections | errors | KiB each | heap KiB each | opened in s | load |\n|---|---|--:|--:|--:|--:|--:|--:|\n", rest)
+	fmt.Fprintf(b, "\nIdle connections (SMTP after EHLO, IMAP in IDLE), policies on, %s after the last was opened.\n\n"+
+		"| door | TLS | connections | errors | KiB each | server MiB at a third | third opened in s | load |\n|---|---|--:|--:|--:|--:|--:|--:|\n", rest)
 	for _, i := range r.Idles {
-		fmt.Fprintf(b, "| %s | %v | %d | %d | %.1f | %.1f | %.1f | %.1f |\n", i.Door, i.TLS, i.Conns, i.Errors, i.KiB, i.Heap, i.Took, i.Load)
+		fmt.Fprintf(b, "| %s | %v | %d | %d | %.1f | %.0f | %.1f | %.1f |\n", i.Door, i.TLS, i.Conns, i.Errors, i.KiB, i.MiB, i.Took, i.Load)
 	}
 	for _, i := range r.Idles {
 		if i.First != "" {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -75,19 +74,32 @@ func measureLoad(ctx context.Context, s *settings, work string, r *report) (err 
 	return nil
 }
 
+// folder makes a new one that every account may pass through.
+func folder(work, name string) (string, error) {
+	dir, err := os.MkdirTemp(work, name+"-")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
 // startServers starts those that s names and that can be had.
 func startServers(ctx context.Context, s *settings, work string, r *report) (servers []*server, err error) {
 	for _, name := range []string{waferPlain, waferPolicy, postfix} {
 		if !slices.Contains(s.servers, name) {
 			continue
 		}
-		dir := filepath.Join(work, name)
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		dir, err := folder(work, name)
+		if err != nil {
 			return servers, err
 		}
 		var srv *server
 		if name == postfix {
-			srv, err = startPostfix(ctx, dir)
+			var spool string
+			if spool, err = folder(work, "spool"); err != nil {
+				return servers, err
+			}
+			srv, err = startPostfix(ctx, dir, spool)
 		} else {
 			var w *waferServer
 			if w, err = startWafer(ctx, s.wafer, dir, name, name == waferPolicy); err == nil {

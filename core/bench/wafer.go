@@ -35,8 +35,6 @@ type waferServer struct {
 
 // status is what `wafer status -json` says, as far as we need it.
 type status struct {
-	PID       int    `json:"pid"`
-	Memory    uint64 `json:"memory"` // octets of heap in use
 	Listeners []struct {
 		Name    string `json:"name"`
 		Address string `json:"address"`
