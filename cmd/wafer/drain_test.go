@@ -3,6 +3,7 @@ package main
 import (
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/wafermail/wafer/core/admin"
@@ -119,4 +120,21 @@ func TestSecondServer(t *testing.T) {
 	}
 	s.status()
 	s.stop()
+}
+
+// TestHangup: SIGHUP, which many send to reload a server, does not end it or
+// any session.
+func TestHangup(t *testing.T) {
+	w := newWorld(t, setup{})
+	s := w.start()
+	p := s.open("mx", 0)
+	must(t, p.greeted())
+	must(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	_, err := p.want(250, "NOOP")
+	must(t, err)
+	seed(t, s, "hup")
+	s.stop()
+	if !strings.Contains(s.log.String(), "SIGHUP") {
+		t.Errorf("the log does not mention it:\n%s", s.log)
+	}
 }

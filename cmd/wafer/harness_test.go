@@ -227,6 +227,7 @@ type server struct {
 	cmd  *exec.Cmd
 	log  *buffer
 	done chan struct{} // closed when the process has ended
+	shot bool          // by the test itself, so that its log explains nothing
 	addr map[string]string
 }
 
@@ -264,8 +265,12 @@ func (w *world) launch() *server {
 		_ = s.cmd.Wait() // the state is asked for where it matters
 	}()
 	w.t.Cleanup(func() {
+		shot := s.shot
 		s.kill()
-		if w.t.Failed() {
+		if log := s.log.String(); strings.Contains(log, "DATA RACE") { // with WAFER_RACE
+			w.t.Errorf("the server has a race:\n%.8000s", log[strings.Index(log, "WARNING: DATA RACE"):])
+		}
+		if w.t.Failed() && !shot {
 			w.t.Logf("log of the server (its end):\n%s", tail(s.log.String(), 6000))
 		}
 	})
@@ -351,6 +356,7 @@ func (s *server) until(what string, ok func(admin.Status) bool) admin.Status {
 
 // kill ends the process as a power cut would, but for the page cache.
 func (s *server) kill() {
+	s.shot = true
 	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may have ended
 	<-s.done
 }

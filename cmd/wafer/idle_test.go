@@ -156,25 +156,21 @@ func TestIdleTLS(t *testing.T) {
 		t.Skip("it only measures, and -short is given")
 	}
 	const n = 300
-	w := newWorld(t, setup{users: []string{"u0"}})
-	s := w.start()
-	before := s.memory()
-	imap, err := gather(s, "imaps", n, func(_ int, p *peer) error {
-		line, err := p.line()
-		if err == nil && !strings.HasPrefix(line, "* OK") {
-			err = fmt.Errorf("greeting %q", line)
-		}
-		return err
-	})
-	defer imap.close()
-	must(t, err)
-	t.Logf("%d sessions with TLS: IMAP (not logged in) %d octets of resident memory a session", n, (s.memory()-before)/n)
-	must(t, imap.each(func(_ int, p *peer) error {
-		_, err := p.imapOK("NOOP")
-		return err
-	}))
-	imap.close()
-	s.stop()
+	users := make([]string, idleMailboxes)
+	for i := range users {
+		users[i] = fmt.Sprintf("u%d", i)
+	}
+	for door, greet := range map[string]func(int, *peer) error{"imaps": idling, "submissions": ehlo} {
+		w := newWorld(t, setup{users: users})
+		s := w.start()
+		before := s.memory()
+		h, err := gather(s, door, n, greet)
+		t.Cleanup(h.close)
+		must(t, err)
+		t.Logf("%d idle sessions with TLS on %s: %d octets of resident memory a session", n, door, (s.memory()-before)/n)
+		h.close()
+		s.stop()
+	}
 }
 
 // quiet reports whether no client is connected.

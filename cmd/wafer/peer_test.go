@@ -38,9 +38,14 @@ func connect(addr string, n int) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newPeer(c), nil
+}
+
+// newPeer is a client on a connection that is open.
+func newPeer(c net.Conn) *peer {
 	p := &peer{c: c, r: bufio.NewReaderSize(c, 4096)}
 	p.arm()
-	return p, nil
+	return p
 }
 
 // secure begins TLS.
