@@ -178,7 +178,7 @@ func (s *Server) openState(ctx context.Context) error {
 		return err
 	}
 	s.opened(s.barrier.Close)
-	s.pool = maildir.NewPool(maildir.Options{Logger: s.log, Barrier: s.barrier, Hostname: c.Hostname, UID: -1, GID: -1, Watch: true})
+	s.pool = maildir.NewPool(maildir.Options{Logger: s.log, Barrier: s.barrier, Hostname: c.Hostname, UID: -1, GID: -1, Watch: true, Owed: s.owes})
 	s.opened(s.pool.Close)
 	s.deliver, err = maildir.NewDeliverer(ctx, maildir.DelivererOptions{
 		State: c.State, Hostname: c.Hostname, Barrier: s.barrier, UID: -1, GID: -1, Notify: s.pool.Delivered, Logger: s.log,
@@ -202,6 +202,9 @@ func (s *Server) openState(ctx context.Context) error {
 	})
 	return nil
 }
+
+// owes reports whether a file is an accepted message that waits for a mailbox.
+func (s *Server) owes(file string) bool { return s.deliver.Owes(file) }
 
 // lock keeps a second server away from the same state.
 func (s *Server) lock(name string) error {

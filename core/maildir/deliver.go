@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -52,6 +53,8 @@ type Deliverer struct {
 	closed  bool
 	stop    chan struct{}
 	retries sync.WaitGroup
+
+	retrying sync.Mutex // one Retry at a time
 }
 
 // kept is an acknowledged message that some mailboxes could not take yet.
@@ -343,15 +346,20 @@ func (d *Deliverer) retryLoop() {
 // Retry tries at once to deliver every message that is owed to a mailbox, and
 // returns how many still are.
 func (d *Deliverer) Retry() int {
+	d.retrying.Lock()
+	defer d.retrying.Unlock()
 	d.mu.Lock()
-	work := d.kept
-	d.kept = nil
+	work := slices.Clone(d.kept)
 	d.mu.Unlock()
 	for _, k := range work {
-		if k.targets = d.publish(k.file, k.targets); len(k.targets) > 0 {
-			d.mu.Lock()
-			d.kept = append(d.kept, k)
-			d.mu.Unlock()
+		pending := d.publish(k.file, k.targets)
+		d.mu.Lock()
+		i := slices.IndexFunc(d.kept, func(o kept) bool { return o.file == k.file })
+		if d.kept[i].targets = pending; len(pending) == 0 {
+			d.kept = slices.Delete(d.kept, i, i+1)
+		}
+		d.mu.Unlock()
+		if len(pending) > 0 {
 			continue
 		}
 		d.o.Logger.Info("owed message delivered", "file", k.file)
@@ -360,6 +368,17 @@ func (d *Deliverer) Retry() int {
 		}
 	}
 	return d.Owed()
+}
+
+// Owes reports whether file, an absolute path in some tmp/, is a message that is
+// owed to a mailbox.
+func (d *Deliverer) Owes(file string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.kept, func(k kept) bool {
+		abs, err := filepath.Abs(k.file)
+		return err != nil || abs == file
+	})
 }
 
 // Owed is the number of acknowledged messages that wait for a mailbox.

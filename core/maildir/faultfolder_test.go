@@ -137,9 +137,13 @@ func TestWrongIndex(t *testing.T) {
 	}
 	x.msgs[0].Key, x.msgs[1].Key = x.msgs[1].Key, x.msgs[0].Key
 	x.list, x.cur = stamp{}, 0
-	rows := map[string][]byte{"cut": good[:len(good)-1], "empty": nil, "garbage": []byte("garbage"), "swapped": encodeIndex(x)}
-	for name, data := range rows {
-		put(t, path+"/"+indexName, string(data))
+	rows := []struct {
+		name string
+		data []byte
+	}{{"cut", good[:len(good)-1]}, {"empty", nil}, {"garbage", []byte("garbage")}, {"swapped", encodeIndex(x)}} // which gives new UIDs, so it is last
+	for _, row := range rows {
+		name := row.name
+		put(t, path+"/"+indexName, string(row.data))
 		q, _ := testPool(t)
 		g := openFolder(t, openStore(t, q, path), "INBOX")
 		now := g.Status()

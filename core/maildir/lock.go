@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,12 +13,18 @@ import (
 )
 
 // A dot lock is a file NAME.lock that exists while somebody changes NAME. It
-// holds "PID:HOST". As Dovecot does, it is taken from a process of this host
-// that is dead, and from anybody when it is older than staleLock.
+// holds "PID:HOST" from its first moment. As Dovecot does, it is taken from a
+// process of this host that is dead, and from anybody when it is older than
+// staleLock; an empty one, which says nothing of its owner, after emptyLock.
 const (
 	staleLock = 120 * time.Second
+	emptyLock = 2 * time.Second
 	lockPoll  = 10 * time.Millisecond
 )
+
+// started is when this process began. A lock that has its number and is older is
+// of an earlier process: in a container, each server may be number 1.
+var started = time.Now()
 
 // lock takes the dot lock of the file name, and waits for it as long as ctx
 // and staleLock allow. unlock gives it back.
@@ -26,7 +33,7 @@ func (p *Pool) lock(ctx context.Context, name string) (unlock func(), err error)
 	content := strconv.Itoa(os.Getpid()) + ":" + p.host
 	deadline := time.Now().Add(staleLock + 2*time.Second)
 	for {
-		err := p.write(lock, []byte(content))
+		err := p.writeLock(lock, []byte(content))
 		if err == nil {
 			return func() {
 				if err := p.ops.remove(lock); err != nil {
@@ -53,13 +60,31 @@ func (p *Pool) lock(ctx context.Context, name string) (unlock func(), err error)
 	}
 }
 
+// writeLock makes the lock with its content in one step, so that a process
+// that is killed cannot leave an empty one, whose owner nobody would know.
+func (p *Pool) writeLock(lock string, content []byte) error {
+	name := p.names.base(time.Now())
+	temp := filepath.Join(filepath.Dir(lock), "tmp", name)
+	err := p.write(temp, content)
+	if errors.Is(err, os.ErrNotExist) { // a folder of another program's, without tmp
+		temp = lock + "." + name
+		err = p.write(temp, content)
+	}
+	if err != nil {
+		return err
+	}
+	err = p.ops.link(temp, lock)
+	return errors.Join(err, p.ops.remove(temp))
+}
+
 // breakStale removes a lock whose owner is gone.
 func (p *Pool) breakStale(lock string) bool {
 	fi, err := os.Lstat(lock)
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist)
 	}
-	stale := time.Since(fi.ModTime()) > staleLock
+	age := time.Since(fi.ModTime())
+	stale := age > staleLock || fi.Size() == 0 && age > emptyLock
 	if !stale && fi.Size() > 0 && fi.Size() < 512 {
 		data, err := os.ReadFile(lock)
 		if err != nil {
@@ -67,8 +92,7 @@ func (p *Pool) breakStale(lock string) bool {
 		}
 		pid, host, ok := strings.Cut(string(data), ":")
 		n, err := strconv.Atoi(pid)
-		stale = ok && err == nil && n > 0 && n != os.Getpid() && p.host != "" && host == p.host &&
-			errors.Is(syscall.Kill(n, 0), syscall.ESRCH)
+		stale = ok && err == nil && n > 0 && p.host != "" && host == p.host && dead(n, fi)
 	}
 	if !stale {
 		return false
@@ -90,4 +114,12 @@ func (p *Pool) breakStale(lock string) bool {
 	}
 	p.log.Warn("removed a stale lock", "file", lock)
 	return true
+}
+
+// dead reports whether the process of this host that made a lock has ended.
+func dead(pid int, lock os.FileInfo) bool {
+	if pid == os.Getpid() {
+		return lock.ModTime().Before(started)
+	}
+	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }

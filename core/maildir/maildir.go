@@ -77,6 +77,11 @@ type Options struct {
 	Barrier *Barrier
 	Sync    func(path string) error
 
+	// Owed reports whether a file in a tmp/ is a message that was acknowledged and
+	// waits for a mailbox: see Deliverer.Owes. nil: none is. It is called with a
+	// clean path.
+	Owed func(file string) bool
+
 	Hostname string // goes into file names; "" : the machine's
 	UID, GID int    // owner of files and directories made; -1: leave them alone
 	Watch    bool   // use inotify(7) where the system has it

@@ -42,6 +42,7 @@ func (b *box) look(ctx context.Context, force, later bool) (unsized []found, err
 	}
 	if !b.loaded {
 		b.load()
+		b.sweep(time.Now())
 	}
 	s := &scan{b: b, now: time.Now(), paths: map[uint32]string{}, lost: map[uint32]bool{}}
 	curTime, newTime, err := b.dirTimes()

@@ -243,6 +243,23 @@ func TestStaleLock(t *testing.T) {
 	f := openFolder(t, s, "INBOX")
 	appendText(t, f, "a: b\r\n\r\n", 0)
 	wantUIDs(t, f, 1, 2)
+
+	// A server that was killed had our number.
+	put(t, path+"/dovecot-uidlist.lock", fmt.Sprintf("%d:%s", os.Getpid(), host))
+	if err := os.Chtimes(path+"/dovecot-uidlist.lock", old, started.Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	appendText(t, f, "a: b\r\n\r\n", 0)
+	wantUIDs(t, f, 1, 2, 3)
+
+	// A program was killed before it wrote into its lock.
+	put(t, path+"/dovecot-uidlist.lock", "")
+	if err := os.Chtimes(path+"/dovecot-uidlist.lock", old, time.Now().Add(-2*emptyLock)); err != nil {
+		t.Fatal(err)
+	}
+	appendText(t, f, "a: b\r\n\r\n", 0)
+	wantUIDs(t, f, 1, 2, 3, 4)
+
 	put(t, path+"/dovecot-uidlist.lock", "1:elsewhere")
 	put(t, path+"/new/2.a", "a: b\r\n\r\n")
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -254,5 +271,5 @@ func TestStaleLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	refresh(t, f)
-	wantUIDs(t, f, 1, 2, 3)
+	wantUIDs(t, f, 1, 2, 3, 4, 5)
 }
