@@ -5,8 +5,8 @@
 //	s, err := core.Open(ctx, c, core.Options{Logger: log})
 //	err = s.Run(ctx) // until ctx ends; then sessions are drained
 //
-// Open builds the generation, binds every listener, gives up the superuser's
-// rights and opens the state; a failure at any step leaves nothing behind. Check
+// Open binds every listener, reads the certificates, gives up the superuser's
+// rights, opens the state and builds the generation; a failure at any step leaves nothing behind. Check
 // builds only, and starts nothing. The four rules that no policy can switch off
 // are in courier.go (no open relay, no mail for unknown recipients) and in the
 // doors (no AUTH without TLS, size limits).
@@ -76,10 +76,12 @@ func Check(ctx context.Context, c *config.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	g, err := build(ctx, c, world{host: host, log: o.Logger})
-	if err == nil {
-		err = g.close()
+	certs, err := readCertificates(c)
+	g, berr := build(ctx, c, world{host: host, certs: certs, log: o.Logger})
+	if berr == nil {
+		berr = g.close()
 	}
+	err = errors.Join(err, berr)
 	if c.RunAs.User != "" {
 		_, uerr := lookupAccount(c.RunAs.User, c.RunAs.Group)
 		err = errors.Join(err, uerr)
@@ -106,6 +108,10 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if err := s.bind(); err != nil {
 		return s, err
 	}
+	certs, err := readCertificates(c)
+	if err != nil {
+		return s, err
+	}
 	if drop {
 		if err := giveState(c.State, who); err != nil {
 			return s, err
@@ -118,7 +124,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if err := s.openState(ctx); err != nil {
 		return s, err
 	}
-	if err := s.first(ctx); err != nil {
+	if err := s.first(ctx, certs); err != nil {
 		return s, err
 	}
 	return s, s.engines()
@@ -221,7 +227,7 @@ func (s *Server) lock(name string) error {
 }
 
 // first builds the first generation.
-func (s *Server) first(ctx context.Context) error {
+func (s *Server) first(ctx context.Context, certs *certificates) error {
 	set := policy.SetOptions{Counters: policy.NewCounters(policy.CounterOptions{}), Logger: s.log}
 	if s.cache != nil {
 		set.Resolver = resolver{s.cache}
@@ -234,7 +240,7 @@ func (s *Server) first(ctx context.Context) error {
 		s.opened(f.Close)
 		set.Log = policy.NewJSONLog(io.Writer(f))
 	}
-	g, err := build(ctx, s.config, world{host: s.host, set: set, log: s.log})
+	g, err := build(ctx, s.config, world{host: s.host, set: set, certs: certs, log: s.log})
 	if err != nil {
 		return err
 	}

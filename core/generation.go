@@ -49,29 +49,20 @@ func (g *generation) close() error {
 
 // world is what generations share and what outlives them.
 type world struct {
-	host *wasm.Host
-	set  policy.SetOptions
-	log  *slog.Logger
+	host  *wasm.Host
+	set   policy.SetOptions
+	certs *certificates // read while the rights to do so are there
+	log   *slog.Logger
 }
 
 // build makes a generation of a configuration without starting anything. Every
 // fault is in the error, not only the first.
 func build(ctx context.Context, c *config.Config, w world) (*generation, error) {
-	g := &generation{loaded: time.Now(), config: c}
+	g := &generation{loaded: time.Now(), config: c, certs: w.certs}
 	var faults []error
 	fault := func(err error) {
 		if err != nil {
 			faults = append(faults, err)
-		}
-	}
-	if c.TLS != nil {
-		names := map[string]pair{}
-		for _, n := range c.TLS.Names {
-			names[n.Name] = pair{n.Cert, n.Key}
-		}
-		var err error
-		if g.certs, err = loadCertificates(pair{c.TLS.Cert, c.TLS.Key}, names); err != nil {
-			fault(fmt.Errorf("%s: %w", c.TLS.Where, err))
 		}
 	}
 	var err error

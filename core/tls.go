@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/wafermail/wafer/core/config"
 	"github.com/wafermail/wafer/core/mail"
 )
 
@@ -16,6 +17,24 @@ type certificates struct {
 
 // pair names the files of one certificate.
 type pair struct{ cert, key string }
+
+// readCertificates reads the certificates that a configuration names; nil means
+// that it has none. Keys are often the superuser's alone, so this comes before
+// his rights are given up.
+func readCertificates(c *config.Config) (*certificates, error) {
+	if c.TLS == nil {
+		return nil, nil
+	}
+	names := map[string]pair{}
+	for _, n := range c.TLS.Names {
+		names[n.Name] = pair{n.Cert, n.Key}
+	}
+	certs, err := loadCertificates(pair{c.TLS.Cert, c.TLS.Key}, names)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.TLS.Where, err)
+	}
+	return certs, nil
+}
 
 // loadCertificates reads the main certificate and those for other names.
 func loadCertificates(main pair, names map[string]pair) (*certificates, error) {
