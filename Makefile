@@ -31,7 +31,7 @@ test: plugins
 
 bench: build
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(GO) run ./core/bench
+	$(GO) run ./core/bench -quick
 
 lint:
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -58,7 +59,7 @@ func wafer(args []string, std streams) int {
 		fmt.Fprintln(std.err, "wafer:", err)
 		return 1
 	}
-	ctx, err := parser.Parse(args)
+	ctx, err := parser.Parse(twoDashes(args))
 	if err != nil {
 		fmt.Fprintln(std.err, "wafer:", err)
 		return 2
@@ -73,4 +74,23 @@ func wafer(args []string, std streams) int {
 	}
 	fmt.Fprintln(std.err, "wafer:", err)
 	return 1
+}
+
+// twoDashes lets flags be written as Go's tools have them: "-json" is "--json".
+// A flag of one letter, with or without its value behind "=", stays; so does
+// everything after "--".
+func twoDashes(args []string) []string {
+	out := make([]string, len(args))
+	for i, arg := range args {
+		if arg == "--" {
+			copy(out[i:], args[i:])
+			break
+		}
+		name, _, _ := strings.Cut(arg, "=")
+		if len(name) > 2 && name[0] == '-' && name[1] != '-' && strings.Trim(name, "-abcdefghijklmnopqrstuvwxyz") == "" {
+			arg = "-" + arg
+		}
+		out[i] = arg
+	}
+	return out
 }

@@ -113,7 +113,15 @@ func (c *checkCmd) Run(std streams) error {
 	for _, p := range cfg.Policy {
 		checks += len(p.Checks)
 	}
-	_, err = fmt.Fprintf(std.out, "good: %d domains, %d listeners, %d policies with %d checks; digest %s\n",
-		len(cfg.Domains), len(cfg.Listeners), len(cfg.Policy), checks, cfg.Digest)
+	_, err = fmt.Fprintf(std.out, "good: %s, %s, %s with %s; digest %s\n",
+		count(len(cfg.Domains), "domain", "domains"), count(len(cfg.Listeners), "listener", "listeners"),
+		count(len(cfg.Policy), "policy", "policies"), count(checks, "check", "checks"), cfg.Digest)
 	return err
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprint(n, " ", many)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // errNoPeer says why Postfix is not measured.
-var errNoPeer = errors.New("Postfix is left out")
+var errNoPeer = errors.New("there is no Postfix to compare with")
 
 // mailOwner is the numeric account that owns Postfix's Maildirs; it needs no name.
 const mailOwner = 5000

@@ -415,17 +415,6 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-func FuzzProxy(f *testing.F) {
-	f.Add([]byte("PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\n"))
-	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x21\x00\x24" + strings.Repeat("x", 36)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		client, server, err := proxyHeader(strings.NewReader(string(b)))
-		if client.IsValid() != server.IsValid() || err != nil && client.IsValid() {
-			t.Errorf("%v %v %v", client, server, err)
-		}
-	})
-}
-
 // TestGarbage: whatever bytes come, the session answers or ends and the server lives.
 func TestGarbage(t *testing.T) {
 	ts := startServer(t, nil)

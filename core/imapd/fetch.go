@@ -117,7 +117,7 @@ func (r *fetchRun) message(i int) error {
 			r.expunged = true
 			return nil
 		case err != nil:
-			s.log.Error("read message", "user", s.user, "mailbox", v.name, "uid", m.UID, "error", err)
+			s.log.Error("read message", "user", s.user, "mailbox", v.name, "uid", m.UID, "err", err)
 			r.failed = true
 			return nil
 		}

@@ -177,7 +177,7 @@ func (s *session) loggedIn(mechanism, tried string, who auth.Identity, err error
 	store, err := s.srv.c.Mailbox(s.ctx, who.User)
 	if err != nil {
 		s.srv.releaseUser(who.User)
-		s.log.Error("open mailbox", "user", who.User, "error", err)
+		s.log.Error("open mailbox", "user", who.User, "err", err)
 		return done{}, no("UNAVAILABLE", textUnavailable)
 	}
 	s.store, s.user, s.state = store, who.User, authenticated

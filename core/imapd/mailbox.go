@@ -21,7 +21,7 @@ func (s *session) storeError(attempt, name string, err error) error {
 		return no("CANNOT", oneLine(err.Error()))
 	}
 	if s.ctx.Err() == nil {
-		s.log.Error(attempt, "user", s.user, "mailbox", name, "error", err)
+		s.log.Error(attempt, "user", s.user, "mailbox", name, "err", err)
 	}
 	return no("UNAVAILABLE", textUnavailable)
 }

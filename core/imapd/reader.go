@@ -35,9 +35,6 @@ type reader struct {
 	r, w   int
 }
 
-// buffered is the number of octets that can be read without blocking.
-func (r *reader) buffered() int { return r.w - r.r }
-
 // reset forgets what was read ahead, as STARTTLS must (RFC 9051 §6.2.1: a
 // command injected in plain text would else run under TLS).
 func (r *reader) reset(src io.Reader) {

@@ -39,7 +39,7 @@ func (s *Server) Serve(ln net.Listener) error {
 				return err
 			}
 			// Out of descriptors: wait for some to be closed.
-			s.log.Error("accept", "error", err)
+			s.log.Error("accept", "err", err)
 			select {
 			case <-s.ctx.Done():
 				return ErrClosed

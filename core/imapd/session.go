@@ -237,7 +237,7 @@ func (s *session) lost(err error) {
 		s.bye("", textGiveUp)
 	case errors.Is(err, io.EOF):
 	default:
-		s.log.Debug("connection lost", "error", err)
+		s.log.Debug("connection lost", "err", err)
 	}
 }
 
@@ -403,7 +403,7 @@ func (s *session) handshake() bool {
 		return false
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
-		s.log.Debug("tls handshake", "client", s.client.String(), "error", err)
+		s.log.Debug("tls handshake", "client", s.client.String(), "err", err)
 		_ = s.raw.Close() // there is nobody to talk to
 		return false
 	}

@@ -193,7 +193,7 @@ func (s *session) refresh() error {
 	case isNoFolder(err):
 		s.bye("", textDeleted)
 	default:
-		s.log.Error("look at mailbox", "user", s.user, "mailbox", s.view.name, "error", err)
+		s.log.Error("look at mailbox", "user", s.user, "mailbox", s.view.name, "err", err)
 		return no("UNAVAILABLE", textUnavailable)
 	}
 	return nil

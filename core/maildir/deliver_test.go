@@ -412,36 +412,6 @@ func TestSegmentsAreRemoved(t *testing.T) {
 	}
 }
 
-// TestBarrierIsShared: callers that arrive during a sync share the next one.
-func TestBarrierIsShared(t *testing.T) {
-	const callers = 20
-	running, finish := make(chan struct{}), make(chan struct{})
-	syncs := 0
-	g := &group{sync: func() error {
-		if syncs++; syncs == 1 {
-			close(running)
-			<-finish
-		}
-		return nil
-	}}
-	var wg sync.WaitGroup
-	wg.Add(1)
-	go func() { defer wg.Done(); g.wait() }()
-	<-running
-	var arrived sync.WaitGroup
-	for range callers {
-		wg.Add(1)
-		arrived.Add(1)
-		go func() { defer wg.Done(); arrived.Done(); g.wait() }()
-	}
-	arrived.Wait()
-	close(finish)
-	wg.Wait()
-	if syncs > callers/2 { // normally 2; a slow scheduler may make it a few more
-		t.Errorf("%d syncs for %d callers", syncs, callers+1)
-	}
-}
-
 func FuzzCommitLine(f *testing.F) {
 	c := commit{size: 5, sum: 0xabcdef01, file: "/m/tmp/a \"b\"\n", targets: []string{"/m/new/a,S=5", "/n/new/é"}}
 	f.Add(strings.TrimSuffix(string(c.append(nil)), "\n"))

@@ -12,10 +12,9 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/pires/go-proxyproto"
-
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/proxy"
 )
 
 // session is one connection. Only its goroutine touches it, but for raw.
@@ -162,17 +161,28 @@ func (s *session) open() bool {
 	return true
 }
 
-// readProxy reads the header that a proxy has to send.
+// proxyPatience is how long a proxy may take for its header.
+const proxyPatience = 5 * time.Second
+
+// readProxy reads the header that a proxy has to send. One that speaks for
+// itself (a health check) keeps its own address.
 func (s *session) readProxy() bool {
-	// The library reads ahead, so all of the session reads through it.
-	p := proxyproto.NewConn(s.raw, proxyproto.WithPolicy(proxyproto.REQUIRE), proxyproto.SetReadHeaderTimeout(5*time.Second))
-	client, server := addrPort(p.RemoteAddr()), addrPort(p.LocalAddr())
-	if p.ProxyHeader() == nil || !client.IsValid() {
-		s.srv.log.Warn("no PROXY header from a proxy", "session", string(s.id), "client", s.client.String())
+	err := s.raw.SetReadDeadline(time.Now().Add(proxyPatience))
+	if err == nil && s.srv.gentle.Err() != nil {
+		err = errClosing
+	}
+	var h proxy.Header
+	if err == nil {
+		h, err = proxy.Read(s.raw)
+	}
+	if err != nil {
+		s.srv.log.Warn("no PROXY header from a proxy", "session", string(s.id), "client", s.client.String(), "err", err)
 		s.reason = "no PROXY header"
 		return false
 	}
-	s.conn, s.client, s.server = p, client, server
+	if h.Client.IsValid() {
+		s.client, s.server = h.Client, h.Server
+	}
 	return true
 }
 

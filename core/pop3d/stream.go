@@ -39,7 +39,7 @@ func (c *wire) sendMessage(r io.Reader, lines int, pool *chunks) error {
 	defer pool.put(out)
 	*out = append(*out, c.out...)
 	c.out = c.out[:0]
-	s := stuffer{lines: lines, start: true}
+	s := stuffer{lines: lines, start: true, ended: true}
 	for !s.done {
 		n, err := r.Read((*in)[:chunk])
 		for p := (*in)[:n]; len(p) > 0 && !s.done; {
@@ -58,17 +58,21 @@ func (c *wire) sendMessage(r io.Reader, lines int, pool *chunks) error {
 			return errors.Join(errMessage, err)
 		}
 	}
-	if !s.start { // a last line without its end
+	if !s.ended { // a last line without its end
 		*out = append(*out, "\r\n"...)
 	}
 	*out = append(*out, ".\r\n"...)
 	return c.write(*out)
 }
 
-// stuffer copies a message line by line, from pieces of any size.
+// stuffer copies a message line by line, from pieces of any size. A line may
+// end with a bare LF, since some clients think so and would take ". LF" after it
+// for the end of the reply; but that end itself comes after CR LF only.
 type stuffer struct {
 	lines int  // of the body, still to be copied; < 0: all
 	start bool // at the beginning of a line
+	ended bool // what was copied last is CR LF, or nothing was
+	cr    bool // it is CR
 	body  bool // past the empty line
 	text  bool // this line has something besides its end
 	done  bool
@@ -93,6 +97,8 @@ func (s *stuffer) add(out, p []byte, limit int) (longer, rest []byte) {
 	}
 	line = line[:min(len(line), limit+2-len(out))]
 	out = append(out, line...)
+	s.ended = bytes.HasSuffix(line, []byte("\r\n")) || s.cr && len(line) == 1 && line[0] == '\n'
+	s.cr = line[len(line)-1] == '\r'
 	s.text = s.text || len(bytes.TrimRight(line, "\r\n")) > 0
 	if s.start = line[len(line)-1] == '\n'; s.start {
 		switch {

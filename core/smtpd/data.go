@@ -61,7 +61,7 @@ func (s *session) openDraft() policy.Decision {
 	}
 	draft, err := s.rules.Courier.Begin(s.srv.ctx, &tx.env)
 	if err != nil {
-		s.srv.log.Error("open draft", "id", string(tx.env.ID), "session", string(s.id), "error", err)
+		s.srv.log.Error("open draft", "id", string(tx.env.ID), "session", string(s.id), "err", err)
 		return policy.Decision{Action: policy.Defer, Status: status(replyNoStore)}
 	}
 	tx.draft = draft
@@ -137,7 +137,7 @@ func (s *session) store(p []byte) {
 			s.fail(replyHops)
 		case len(p) > 0:
 			if _, err := tx.draft.Write(p); err != nil {
-				s.srv.log.Error("write draft", "id", string(tx.env.ID), "session", string(s.id), "error", err)
+				s.srv.log.Error("write draft", "id", string(tx.env.ID), "session", string(s.id), "err", err)
 				s.fail(replyNoStore)
 			}
 		}
@@ -215,7 +215,7 @@ func (s *session) finish() {
 	}
 	statuses, err := tx.draft.Commit(s.srv.ctx, s.trace(disposition), disposition)
 	if err != nil {
-		s.srv.log.Error("commit message", "id", string(tx.env.ID), "session", string(s.id), "error", err)
+		s.srv.log.Error("commit message", "id", string(tx.env.ID), "session", string(s.id), "err", err)
 		s.refuseMessage(policy.Decision{Status: status(replyNoStore)})
 		return
 	}

@@ -16,7 +16,7 @@ func (s *session) readProxy() bool {
 	p, err := proxy.Read(s.raw)
 	s.idle.Store(false)
 	if err != nil {
-		s.srv.log.Warn("no PROXY header from a proxy", "session", string(s.id), "client", s.client.Addr.String(), "error", err)
+		s.srv.log.Warn("no PROXY header from a proxy", "session", string(s.id), "client", s.client.Addr.String(), "err", err)
 		return false
 	}
 	if p.Client.IsValid() {

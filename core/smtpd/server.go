@@ -115,7 +115,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		case err != nil: // EMFILE, ECONNABORTED, …: they pass
-			s.log.Warn("accept failed", "listener", ln.Addr().String(), "error", err, "pause", pause)
+			s.log.Warn("accept failed", "listener", ln.Addr().String(), "err", err, "pause", pause)
 			s.wait(pause)
 			pause = min(2*pause, s.c.Limits.AcceptWait)
 		default:

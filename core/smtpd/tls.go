@@ -67,7 +67,7 @@ func (s *session) handshake() bool {
 	err := tc.HandshakeContext(s.srv.ctx)
 	s.idle.Store(false)
 	if err != nil {
-		s.debug("tls handshake failed", "error", err)
+		s.debug("tls handshake failed", "err", err)
 		return false
 	}
 	s.nc = tc
