@@ -165,6 +165,9 @@ func (d *draft) Commit(ctx context.Context, trace []byte, how smtpd.Disposition)
 		return nil, err
 	}
 	for _, t := range targets {
+		if t.Folder == "" && len(how.Redirect)+len(how.BCC) == 0 {
+			continue // RCPT has seen to it
+		}
 		if err := c.deliver.Ensure(t); err != nil {
 			return nil, err
 		}

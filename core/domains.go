@@ -145,7 +145,30 @@ func (d *domain) dir(local string) (string, error) {
 	if local == "" || local[0] == '.' || strings.ContainsAny(local, "/\x00") {
 		return "", fmt.Errorf("user %q cannot be part of a path", local)
 	}
-	return strings.NewReplacer("%d", d.name, "%n", local, "%u", local+"@"+d.name, "%%", "%").Replace(d.maildir), nil
+	var b strings.Builder
+	for rest := d.maildir; ; {
+		text, after, found := strings.Cut(rest, "%")
+		b.WriteString(text)
+		if !found {
+			return b.String(), nil
+		}
+		if after == "" {
+			return b.String() + "%", nil
+		}
+		switch after[0] {
+		case 'd':
+			b.WriteString(d.name)
+		case 'n':
+			b.WriteString(local)
+		case 'u':
+			b.WriteString(local + "@" + d.name)
+		case '%':
+			b.WriteByte('%')
+		default:
+			b.WriteString("%" + after[:1])
+		}
+		rest = after[1:]
+	}
 }
 
 // mailboxOf is the Maildir of an authenticated user, "local@domain".

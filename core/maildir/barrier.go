@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -71,6 +72,9 @@ func (b *Barrier) Sync(paths ...string) error {
 	var first *group
 	var others []*group
 	for _, p := range paths {
+		if slices.Contains(paths, filepath.Dir(p)) { // it is on its directory's file system
+			continue
+		}
 		g, err := b.group(p)
 		switch {
 		case err != nil:

@@ -173,16 +173,11 @@ func (d *Deliverer) adopt() error {
 	return nil
 }
 
-// Begin opens a draft for a message to targets, whose Maildirs are made if
-// they are missing. The caller must Close the draft.
+// Begin opens a draft for a message to targets, whose Maildirs are there (see
+// Ensure). The caller must Close the draft.
 func (d *Deliverer) Begin(targets []Target) (*Draft, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("begin a message without recipients")
-	}
-	for _, t := range targets {
-		if err := d.Ensure(t); err != nil {
-			return nil, err
-		}
 	}
 	return &Draft{d: d, dir: targets[0].dir()}, nil
 }

@@ -153,6 +153,11 @@ func (w *world) drafts() (names []string) {
 
 func (w *world) send(body, trace string, targets ...Target) error {
 	w.t.Helper()
+	for _, t := range targets {
+		if err := w.d.Ensure(t); err != nil {
+			return err
+		}
+	}
 	dr, err := w.d.Begin(targets)
 	if err != nil {
 		return err
@@ -452,6 +457,10 @@ func BenchmarkDeliver(b *testing.B) {
 				go func() {
 					defer wg.Done()
 					tg := []Target{{Maildir: fmt.Sprintf("%s/u%d", root, g)}}
+					if err := d.Ensure(tg[0]); err != nil {
+						b.Error(err)
+						return
+					}
 					for n.Add(1) <= int64(b.N) {
 						dr, err := d.Begin(tg)
 						if err != nil {
