@@ -14,6 +14,8 @@ var (
 	ErrTemporary = errors.New("temporary failure")
 	ErrQuota     = errors.New("the call's allowance is used up")
 	ErrBadArg    = errors.New("bad argument")
+	ErrNotFound  = errors.New("not there")
+	ErrNoList    = errors.New("the check names no such list")
 )
 
 func codeError(code int64) error {
@@ -26,6 +28,10 @@ func codeError(code int64) error {
 		return ErrQuota
 	case abi.BadArg:
 		return ErrBadArg
+	case abi.NotFound:
+		return ErrNotFound
+	case abi.NoList:
+		return ErrNoList
 	}
 	return ErrTemporary
 }
@@ -156,115 +162,40 @@ const (
 	FactTLSCipher   = abi.FactTLSCipher
 	FactTLSSNI      = abi.FactTLSSNI     // name that the client asked for
 	FactRecipients  = abi.FactRecipients // accepted so far, one a line
+
+	FactRecipientClass = abi.FactRecipientClass // ClassLocal, ClassUnknown or ClassRelay
+	FactSenderClass    = abi.FactSenderClass    // the same; "" for the null reverse-path
+	FactSenderOwners   = abi.FactSenderOwners   // logins that may use the sender address, one a line; "" if nobody owns it
+	FactTags           = abi.FactTags           // that checks have added so far, one a line
+	FactScore          = abi.FactScore          // that checks have added up so far: "3.5"
+)
+
+// Values of FactRecipientClass and FactSenderClass.
+const (
+	ClassLocal   = abi.ClassLocal   // a mailbox or an alias here
+	ClassUnknown = abi.ClassUnknown // a domain of ours without such a mailbox
+	ClassRelay   = abi.ClassRelay   // no domain of ours
 )
 
 // Fact returns a rare fact by name, one of the Fact constants: "" if there is
 // none.
 func (e *Event) Fact(name string) string {
-	buf := make([]byte, 512)
+	b, _ := pull(512, func(buf []byte) int32 { return e.host.fact(name, buf) })
+	return string(b)
+}
+
+// pull asks for an output with room octets first, and again with as many as it
+// has. A negative code is the host's error.
+func pull(room int, ask func(buf []byte) int32) (b []byte, code int32) {
+	buf := make([]byte, room)
 	for {
-		n := e.host.fact(name, buf)
+		n := ask(buf)
 		if n < 0 {
-			return ""
+			return nil, n
 		}
 		if int(n) <= len(buf) {
-			return string(buf[:n])
+			return buf[:n], 0
 		}
 		buf = make([]byte, n)
 	}
-}
-
-// Question is one DNS lookup. Type is "A", "AAAA", "MX", "TXT", "PTR", "NS" or
-// "CNAME"; for PTR, Name is an IP address.
-type Question struct{ Type, Name string }
-
-// Answer is the result of one Question.
-type Answer struct {
-	Status  DNSStatus
-	Records []string // A, AAAA: addresses; MX: "10 host"; TXT: the joined strings; others: names without the last dot
-}
-
-// DNSStatus is the outcome of a lookup.
-type DNSStatus uint8
-
-// The outcomes of a lookup.
-const (
-	DNSOK       DNSStatus = abi.DNSOK       // records follow, or the name exists without such records
-	DNSNotFound DNSStatus = abi.DNSNotFound // the name does not exist
-	DNSTemp     DNSStatus = abi.DNSTemp     // no answer: try later
-)
-
-// DNS looks qs up in parallel and returns as many answers in the same order.
-// It needs the grant "dns" (else ErrDenied); a call may ask 20 questions (else
-// ErrQuota) and wait 4 seconds in all (else ErrTimeout).
-func (e *Event) DNS(qs ...Question) ([]Answer, error) {
-	var req []byte
-	for _, q := range qs {
-		var m []byte
-		m = appendString(m, abi.QuestionType, q.Type)
-		m = appendString(m, abi.QuestionName, q.Name)
-		req = appendBytes(req, abi.DNSItem, m)
-	}
-	buf := make([]byte, 2048)
-	for {
-		n := e.host.dns(req, buf)
-		if n < 0 {
-			return nil, codeError(int64(n))
-		}
-		if int(n) <= len(buf) {
-			return decodeAnswers(buf[:n], len(qs))
-		}
-		buf = make([]byte, n)
-	}
-}
-
-func decodeAnswers(b []byte, want int) ([]Answer, error) {
-	as := make([]Answer, 0, want)
-	r := reader{b: b}
-	for {
-		field, _, p, ok := r.next()
-		if !ok {
-			break
-		}
-		if field != abi.DNSItem {
-			continue
-		}
-		var a Answer
-		ar := reader{b: p}
-		for {
-			field, v, p, ok := ar.next()
-			if !ok {
-				break
-			}
-			switch field {
-			case abi.AnswerStatus:
-				a.Status = DNSStatus(v)
-			case abi.AnswerRecord:
-				a.Records = append(a.Records, string(p))
-			}
-		}
-		r.bad = r.bad || ar.bad
-		as = append(as, a)
-	}
-	if r.bad || len(as) != want {
-		return nil, errWire
-	}
-	return as, nil
-}
-
-// Limits of Count: octets of a key, and the longest window.
-const (
-	MaxKey    = abi.MaxKey
-	MaxWindow = abi.MaxWindow * time.Millisecond
-)
-
-// Count adds delta, which must not be negative, to the counter called key and
-// returns its sum over the sliding window that ends now. Delta 0 only reads.
-// Counters belong to the check. It needs the grant "count" (else ErrDenied).
-func (e *Event) Count(key string, delta int64, window time.Duration) (int64, error) {
-	n := e.host.count(key, delta, window.Milliseconds())
-	if n < 0 {
-		return 0, codeError(n)
-	}
-	return n, nil
 }

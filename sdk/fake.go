@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/wafermail/wafer/sdk/abi"
@@ -35,16 +34,24 @@ type Facts struct {
 // Fake is a host for tests: the plugin's whole world. Set the fields before or
 // between calls.
 type Fake struct {
-	Clock  time.Time         // now; advance it by assignment
-	Zone   map[string]Answer // DNS: "A mail.example.com" → answer; absent means DNSNotFound
-	Grants []string          // what the check is granted
-	Lines  []string          // what the plugin logged: "level text"
-	Asked  []Question        // every DNS question so far
+	Clock   time.Time                    // now; advance it by assignment
+	Zone    map[string]Answer            // DNS: "A mail.example.com" → answer; absent means DNSNotFound
+	Lists   map[string]map[string]string // by name the list's keys with their values
+	Header  []string                     // the message's header fields from the top: "Name: value", unfolded
+	Body    []byte                       // the message's octets after the empty line
+	Grants  []string                     // what the check is granted
+	Lines   []string                     // what the plugin logged: "level text"
+	Asked   []Question                   // every DNS question so far
+	Metrics map[string]int64             // what the plugin counted with Event.Metric
 
 	plugin *Plugin
 	judge  Judge
 	facts  Facts
+	ops    int // count and state calls of this event
 	counts map[string][]counted
+	values map[string]kept
+	seen   map[string]kept
+	drawn  uint64 // random octets so far
 }
 
 type counted struct {
@@ -52,14 +59,25 @@ type counted struct {
 	delta int64
 }
 
+// kept is a value of state or a sighting, until its time is over.
+type kept struct {
+	value    []byte
+	sighting Sighting
+	until    time.Time
+}
+
 // NewFake returns a host for p that grants all of p's grants and whose clock
 // stands at the first of January 2026.
 func NewFake(p *Plugin) *Fake {
 	f := &Fake{
-		Clock:  time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		Zone:   make(map[string]Answer),
-		plugin: p,
-		counts: make(map[string][]counted),
+		Clock:   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		Zone:    make(map[string]Answer),
+		Lists:   make(map[string]map[string]string),
+		Metrics: make(map[string]int64),
+		plugin:  p,
+		counts:  make(map[string][]counted),
+		values:  make(map[string]kept),
+		seen:    make(map[string]kept),
 	}
 	for _, g := range p.Grants {
 		f.Grants = append(f.Grants, g.Name)
@@ -144,7 +162,7 @@ func (f *Fake) Call(facts Facts) (Verdict, error) {
 	if !slices.Contains(f.plugin.Stages, facts.Stage) {
 		return Verdict{}, fmt.Errorf("ask plugin: stage %d is not in its manifest", facts.Stage)
 	}
-	f.facts = facts
+	f.facts, f.ops = facts, 0
 	e := Event{host: host{f}}
 	if err := e.index(f.encode()); err != nil {
 		return Verdict{}, err
@@ -185,86 +203,4 @@ func (f *Fake) encode() []byte {
 	b = appendUint(b, abi.EventSize, uint64(t.Size))
 	b = appendString(b, abi.EventHostname, t.Hostname)
 	return appendString(b, abi.EventQueueID, t.QueueID)
-}
-
-// host is the calls into the server, answered by the Fake.
-type host struct{ f *Fake }
-
-func (h host) log(level int32, text string) {
-	h.f.Lines = append(h.f.Lines, strconv.Itoa(int(level))+" "+text)
-}
-
-func (h host) now() int64 { return h.f.Clock.UnixMilli() }
-
-func (h host) fact(name string, buf []byte) int32 {
-	v, ok := h.f.facts.Rare[name]
-	if !ok {
-		return abi.NotFound
-	}
-	if len(v) <= len(buf) {
-		copy(buf, v)
-	}
-	return int32(len(v))
-}
-
-func (h host) dns(req, buf []byte) int32 {
-	if !slices.Contains(h.f.Grants, abi.GrantDNS) {
-		return abi.Denied
-	}
-	var out []byte
-	r := reader{b: req}
-	for n := 1; ; n++ {
-		_, _, p, ok := r.next()
-		if !ok {
-			break
-		}
-		if n > abi.MaxDNSQuestion {
-			return abi.Quota
-		}
-		var q Question
-		for qr := (reader{b: p}); ; {
-			field, _, p, ok := qr.next()
-			if !ok {
-				break
-			}
-			if field == abi.QuestionType {
-				q.Type = string(p)
-			} else {
-				q.Name = string(p)
-			}
-		}
-		h.f.Asked = append(h.f.Asked, q)
-		a, ok := h.f.Zone[q.Type+" "+strings.ToLower(q.Name)]
-		if !ok {
-			a.Status = DNSNotFound
-		}
-		m := appendUint(nil, abi.AnswerStatus, uint64(a.Status))
-		for _, rec := range a.Records {
-			m = appendBytes(m, abi.AnswerRecord, []byte(rec))
-		}
-		out = appendBytes(out, abi.DNSItem, m)
-	}
-	if len(out) <= len(buf) {
-		copy(buf, out)
-	}
-	return int32(len(out))
-}
-
-func (h host) count(key string, delta, window int64) int64 {
-	if !slices.Contains(h.f.Grants, abi.GrantCount) {
-		return abi.Denied
-	}
-	if delta < 0 || window <= 0 || window > abi.MaxWindow || len(key) > abi.MaxKey {
-		return abi.BadArg
-	}
-	if delta > 0 {
-		h.f.counts[key] = append(h.f.counts[key], counted{h.f.Clock, delta})
-	}
-	var sum int64
-	for _, c := range h.f.counts[key] {
-		if h.f.Clock.Sub(c.at) < time.Duration(window)*time.Millisecond {
-			sum += c.delta
-		}
-	}
-	return sum
 }

@@ -37,7 +37,8 @@
 //	GOOS=wasip1 GOARCH=wasm go build -ldflags="-s -w" -buildmode=c-shared -o no-ip.wasm .
 //
 // and tested with plain "go test": on every other platform the host is a Fake,
-// with a table of DNS records, counters, a clock and a captured log.
+// with a table of DNS records, counters, state, lists, a message, a clock and a
+// captured log.
 //
 // A call of the host that the plugin never makes is not in the module, so a
 // module imports only what its code uses and the operator grants only that.
@@ -46,7 +47,7 @@
 //
 // A plugin's package main must not read files, sockets or arguments: the host
 // has none for it. Time stands still during a call, and a sleep returns at once.
-// Instances are many and short-lived: keep state in counters, not in variables.
+// Instances are many and short-lived: keep what has to last in counters and state, not in variables.
 package sdk
 
 import "github.com/wafermail/wafer/sdk/abi"
@@ -85,13 +86,16 @@ type Judge func(e *Event) Verdict
 
 // Names of the grants.
 const (
-	GrantDNS   = abi.GrantDNS   // for Event.DNS
-	GrantCount = abi.GrantCount // for Event.Count
+	GrantDNS     = abi.GrantDNS     // for Event.DNS
+	GrantCount   = abi.GrantCount   // for Event.Count
+	GrantMessage = abi.GrantMessage // for Event.Header and Event.Body
+	GrantState   = abi.GrantState   // for Event.StateGet, StatePut and StateSeen
+	GrantList    = abi.GrantList    // for Event.List
 )
 
 // Grant is something that the operator must allow before the module is loaded.
 type Grant struct {
-	Name     string // GrantDNS or GrantCount
+	Name     string // one of the Grant constants
 	Optional bool   // without it the calls fail with ErrDenied, see Config.Granted
 	Help     string // one line: what for
 }

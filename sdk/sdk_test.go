@@ -115,5 +115,6 @@ func FuzzWire(f *testing.F) {
 		}
 		_, _ = decodeConfig(b)
 		_, _ = decodeAnswers(b, 1)
+		_, _ = decodeSighting(b)
 	})
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 )
@@ -12,6 +13,11 @@ type Policy struct {
 	ReplyAt Stage    // refusals of earlier stages are given at this one; 0: Rcpt
 	Exempt  Exempt
 	Checks  []*Check
+
+	// SoftBounce makes every 5xx of this policy the 4xx of the same digits, as
+	// Postfix's soft_bounce does: mail stays in the senders' queues while a new
+	// policy is tried.
+	SoftBounce bool
 }
 
 // Exempt says whom a policy leaves alone.
@@ -34,7 +40,10 @@ func (x Exempt) covers(ev *Event) bool {
 	return false
 }
 
-// Check is one plugin, configured, at its stages.
+// Check is one plugin, configured, at its stages. One that only observes acts on
+// nothing at all: where Postfix's warn_if_reject still refuses for an error of
+// the check's own, and keeps a defer_if_reject, this does not, so that nobody's
+// mail depends on what is being tried.
 type Check struct {
 	Name    string
 	Plugin  Plugin
@@ -44,8 +53,11 @@ type Check struct {
 	OnError Action                     // Defer, Reject or Accept; 0: Defer
 	ReplyAt Stage                      // 0: the policy's
 	Where   string                     // "policies/inbound.hcl:12", for the log
+	Lists   map[string]List            // that the plugin may look into, by the name it uses
 
 	label    string // "policy/check"
+	module   string // id of the plugin's module, "" if it is none
+	digest   string // of the module
 	tally    tally
 	panicked atomic.Bool // its stack has been logged
 }
@@ -53,42 +65,73 @@ type Check struct {
 // Label is "POLICY/CHECK", the name of the check in logs and counters.
 func (c *Check) Label() string { return c.label }
 
-// tally counts outcomes.
-type tally struct{ asked, next, refused, errors atomic.Uint64 }
+// Effect is one kind of effect. The numbers are those of the ABI's operations.
+type Effect uint8
 
-// Tally is what a check has decided so far.
-type Tally struct{ Asked, Next, Refused, Errors uint64 }
+// The effects. A score is legal everywhere.
+const (
+	Prepend  Effect = 1
+	Tag      Effect = 2
+	Redirect Effect = 3
+	BCC      Effect = 4
+	Tarpit   Effect = 5
+)
 
-// legal says which actions may be decided at which stage. What is missing is a
-// fault of the plugin and ends in on_error. Discard, Hold and Quarantine need a
-// transaction to act on; the sticky defers need a later reply to change.
-var legal = [Message + 1]uint16{
-	Connect:  actions(Next, Accept, Reject, Defer, Disconnect, DeferIfPermit, DeferIfReject),
-	Helo:     actions(Next, Accept, Reject, Defer, Disconnect, DeferIfPermit, DeferIfReject),
-	StartTLS: actions(Next, Accept, Reject, Defer, Disconnect),
-	Auth:     actions(Next, Accept, Reject, Defer, Disconnect),
-	Mail:     actions(Next, Accept, Reject, Defer, Disconnect, Discard, Hold, Quarantine, DeferIfPermit, DeferIfReject),
-	Rcpt:     actions(Next, Accept, Reject, Defer, Disconnect, Discard, Hold, Quarantine, DeferIfPermit, DeferIfReject),
-	Data:     actions(Next, Accept, Reject, Defer, Disconnect, Discard, Hold, Quarantine, DeferIfPermit, DeferIfReject),
-	Message:  actions(Next, Accept, Reject, Defer, Disconnect, Discard, Hold, Quarantine, DeferIfPermit, DeferIfReject),
+// rule is what may be said at a stage.
+type rule struct{ actions, effects uint16 }
+
+// legal says which actions may be decided and which effects asked for at which
+// stage; sdk/abi/ABI.md has the same table. What is missing is a fault of the
+// plugin and ends in on_error. Discard, Hold, Quarantine, Redirect and BCC need
+// a transaction to act on, the sticky defers a later reply to change, Prepend a
+// session that can bring a message.
+var legal = [Message + 1]rule{
+	Connect:  {sessional, 1<<Prepend | 1<<Tag | 1<<Tarpit},
+	Helo:     {sessional, 1<<Prepend | 1<<Tag | 1<<Tarpit},
+	StartTLS: {always, 1<<Tag | 1<<Tarpit},
+	Auth:     {always, 1<<Tag | 1<<Tarpit},
+	Mail:     {transactional, anyEffect},
+	Rcpt:     {transactional, anyEffect},
+	Data:     {transactional, anyEffect},
+	Message:  {transactional, anyEffect},
 }
 
-func actions(as ...Action) (set uint16) {
-	for _, a := range as {
-		set |= 1 << a
-	}
-	return set
-}
+const (
+	always        = 1<<Next | 1<<Accept | 1<<Reject | 1<<Defer | 1<<Disconnect
+	sessional     = always | 1<<DeferIfPermit | 1<<DeferIfReject
+	transactional = sessional | 1<<Discard | 1<<Hold | 1<<Quarantine
+	anyEffect     = 1<<Prepend | 1<<Tag | 1<<Redirect | 1<<BCC | 1<<Tarpit
+)
 
 // Legal reports whether a may be decided at stage.
 func Legal(stage Stage, a Action) bool {
-	return stage >= Connect && stage <= Message && a <= DeferIfReject && legal[stage]&(1<<a) != 0
+	return stage >= Connect && stage <= Message && a <= DeferIfReject && legal[stage].actions&(1<<a) != 0
 }
 
-// stageNames and actionNames are the words of configuration and logs.
+// LegalEffect reports whether e may be asked for at stage.
+func LegalEffect(stage Stage, e Effect) bool {
+	return stage >= Connect && stage <= Message && e >= Prepend && e <= Tarpit && legal[stage].effects&(1<<e) != 0
+}
+
+// check reports what in v is not legal at stage.
+func (v *Verdict) check(stage Stage) error {
+	if !Legal(stage, v.Action) {
+		return fmt.Errorf("action %s is not legal at stage %s", v.Action, stage)
+	}
+	e := &v.Effects
+	for effect, n := range [...]int{Prepend: len(e.Prepend), Tag: len(e.Tags), Redirect: len(e.Redirect), BCC: len(e.BCC), Tarpit: int(min(e.Tarpit, 1))} {
+		if n > 0 && !LegalEffect(stage, Effect(effect)) {
+			return fmt.Errorf("effect %s is not legal at stage %s", Effect(effect), stage)
+		}
+	}
+	return nil
+}
+
+// stageNames, actionNames and effectNames are the words of configuration and logs.
 var (
 	stageNames  = [...]string{"", "connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "message"}
 	actionNames = [...]string{"next", "accept", "reject", "defer", "disconnect", "discard", "hold", "quarantine", "defer_if_permit", "defer_if_reject"}
+	effectNames = [...]string{"", "prepend", "tag", "redirect", "bcc", "tarpit"}
 )
 
 // String is the stage's name in configuration and logs.
@@ -115,6 +158,14 @@ func (a Action) String() string {
 		return "unknown"
 	}
 	return actionNames[a]
+}
+
+// String is the effect's name in configuration and logs.
+func (e Effect) String() string {
+	if e < Prepend || e > Tarpit {
+		return "unknown"
+	}
+	return effectNames[e]
 }
 
 // Refuses reports whether a ends in a refusal at once.

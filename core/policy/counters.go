@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,7 +15,7 @@ import (
 const slices = 16
 
 // maxWindow bounds a window: longer memories belong on disk.
-const maxWindow = 7 * 24 * time.Hour
+const maxWindow = 31 * 24 * time.Hour
 
 // maxCount bounds what one slice counts, so that no sum wraps round.
 const maxCount = 1 << 50
@@ -62,7 +63,7 @@ func NewCounters(o CounterOptions) *Counters {
 // from the key's last one starts the counter anew.
 func (c *Counters) Add(key string, delta int64, window time.Duration, now time.Time) (int64, error) {
 	if window < slices || window > maxWindow {
-		return 0, errors.New("count: window must be positive and at most 168h")
+		return 0, errors.New("count: window must be positive and at most 744h")
 	}
 	s := &c.shards[maphash.String(c.seed, key)%uint64(len(c.shards))]
 	s.mu.Lock()
@@ -100,4 +101,55 @@ func (c *counter) add(delta int64, window time.Duration, now time.Time) (sum int
 		sum += n
 	}
 	return sum
+}
+
+// Counted is one counter with its sum.
+type Counted struct {
+	Check  string // "policy/check"
+	Key    string // the check's own
+	Sum    int64  // over Window
+	Window time.Duration
+}
+
+// List returns the counters of check, or of all checks if it is "", that are
+// not zero at now, at most limit, in no order.
+func (c *Counters) List(check string, now time.Time, limit int) []Counted {
+	var all []Counted
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for full, e := range s.byKey {
+			owner, key, _ := strings.Cut(full, "\x00")
+			if len(all) >= limit {
+				break
+			}
+			if check != "" && owner != check {
+				continue
+			}
+			own := e.Value.(*counter)
+			if sum := own.add(0, own.window, now); sum > 0 {
+				all = append(all, Counted{owner, key, sum, own.window})
+			}
+		}
+		s.mu.Unlock()
+	}
+	return all
+}
+
+// Reset forgets the counter of check called key, or all of its counters if key
+// is "", and returns how many there were.
+func (c *Counters) Reset(check, key string) (n int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for full, e := range s.byKey {
+			if owner, own, _ := strings.Cut(full, "\x00"); owner == check && (key == "" || own == key) {
+				delete(s.byKey, full)
+				s.used.Remove(e)
+				n++
+			}
+		}
+		s.mu.Unlock()
+	}
+	return n
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -18,33 +19,34 @@ type liveHost struct {
 	ev     *Event
 	now    time.Time
 	logged int        // octets of the log that this call has used up
+	fuel   int64      // that this call has used up
 	calls  []HostCall // for the decision log; empty if there is none
 }
 
 // Bounds of one call.
 const (
-	maxKey    = 512     // octets of a counter's key
+	maxKey    = 1 << 10 // octets of a key
 	maxLog    = 8 << 10 // octets of log
 	maxCalls  = 128     // host calls that the decision log is told of
 	maxAnswer = 4 << 10 // octets of an answer that it is told
 )
 
 func (h *liveHost) begin(s *Set, c *Check, ev *Event) {
-	h.set, h.check, h.ev, h.now, h.logged, h.calls = s, c, ev, s.o.Now(), 0, nil
+	h.set, h.check, h.ev, h.now, h.logged, h.fuel, h.calls = s, c, ev, s.o.Now(), 0, 0, nil
 }
 
 // Now is fixed within a call, so that a plugin cannot see time pass.
 func (h *liveHost) Now() time.Time {
-	if h.records() {
-		h.note(HostCall{Call: "now", Answer: h.now.UTC().Format(time.RFC3339Nano)})
+	if h.Records() {
+		h.Note(HostCall{Call: "now", Answer: h.now.UTC().Format(time.RFC3339Nano)})
 	}
 	return h.now
 }
 
 func (h *liveHost) Random(p []byte) {
 	h.set.o.Random(p)
-	if h.records() {
-		h.note(HostCall{Call: "random", Answer: hex.EncodeToString(p[:min(len(p), maxAnswer)])})
+	if h.Records() {
+		h.Note(HostCall{Call: "random", Answer: hex.EncodeToString(p[:min(len(p), maxAnswer)])})
 	}
 }
 
@@ -59,9 +61,9 @@ func (h *liveHost) DNS(ctx context.Context, qs []Question) []Answer {
 		}
 		wg.Wait()
 	}
-	if h.records() {
+	if h.Records() {
 		for i, q := range qs {
-			h.note(HostCall{Call: "dns", Ask: q.Type + " " + q.Name, Answer: strings.Join(answers[i].Records, " "), Status: answers[i].Status.String()})
+			h.Note(HostCall{Call: "dns", Ask: q.Type + " " + q.Name, Answer: strings.Join(answers[i].Records, " "), Status: answers[i].Status.String()})
 		}
 	}
 	return answers
@@ -82,20 +84,78 @@ func (h *liveHost) lookup(ctx context.Context, q Question) (a Answer) {
 	return h.set.o.Resolver.LookupDNS(ctx, q)
 }
 
-func (h *liveHost) Count(_ context.Context, key string, delta int64, window time.Duration) (int64, error) {
+// errKey says that a key cannot be one.
+var errKey = errors.New("key is longer than 1024 octets")
+
+// key is the check's own name for key.
+func (h *liveHost) key(key string) (string, error) {
 	if len(key) > maxKey {
-		key = key[:maxKey]
+		return "", errKey
 	}
-	n, err := h.set.o.Counters.Add(h.check.label+"\x00"+key, delta, window, h.now)
-	if h.records() {
-		call := HostCall{Call: "count", Ask: fmt.Sprintf("%s %+d %s", key, delta, window), Answer: fmt.Sprint(n)}
-		if err != nil {
-			call.Answer, call.Status = "", err.Error()
-		}
-		h.note(call)
+	return h.check.label + "\x00" + key, nil
+}
+
+func (h *liveHost) Count(_ context.Context, key string, delta int64, window time.Duration) (n int64, err error) {
+	own, err := h.key(key)
+	if err == nil {
+		n, err = h.set.o.Counters.Add(own, delta, window, h.now)
+	}
+	if h.Records() {
+		h.note(HostCall{Call: "count", Ask: fmt.Sprintf("%s %+d %s", key, delta, window), Answer: fmt.Sprint(n)}, err)
 	}
 	return n, err
 }
+
+func (h *liveHost) StateGet(ctx context.Context, key string) (value []byte, ok bool, err error) {
+	own, err := h.key(key)
+	if err == nil {
+		value, ok, err = h.set.o.State.Get(ctx, own, h.now)
+	}
+	if h.Records() {
+		h.note(HostCall{Call: "state_get", Ask: key, Answer: string(value), Status: found(ok)}, err)
+	}
+	return value, ok, err
+}
+
+func (h *liveHost) StatePut(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	own, err := h.key(key)
+	if err == nil {
+		err = h.set.o.State.Put(ctx, own, value, ttl, h.now)
+	}
+	if h.Records() {
+		h.note(HostCall{Call: "state_put", Ask: fmt.Sprintf("%s %s %s", key, ttl, value), Status: "ok"}, err)
+	}
+	return err
+}
+
+func (h *liveHost) StateSeen(ctx context.Context, key string, ttl time.Duration) (seen Sighting, err error) {
+	own, err := h.key(key)
+	if err == nil {
+		seen, err = h.set.o.State.Seen(ctx, own, ttl, h.now)
+	}
+	if h.Records() {
+		call := HostCall{Call: "state_seen", Ask: fmt.Sprintf("%s %s", key, ttl), Answer: "0"}
+		if seen.Count > 0 {
+			call.Answer = fmt.Sprintf("%d %s %s", seen.Count, seen.First.UTC().Format(time.RFC3339Nano), seen.Last.UTC().Format(time.RFC3339Nano))
+		}
+		h.note(call, err)
+	}
+	return seen, err
+}
+
+func (h *liveHost) List(name, key string) (value string, ok bool, err error) {
+	if l := h.check.Lists[name]; l != nil {
+		value, ok = l.Lookup(key)
+	} else {
+		err = ErrNoList
+	}
+	if h.Records() {
+		h.note(HostCall{Call: "list", Ask: name + " " + key, Answer: value, Status: found(ok)}, err)
+	}
+	return value, ok, err
+}
+
+func (h *liveHost) Metric(label string, delta int64) { h.check.tally.metric(label, delta) }
 
 // Log writes at most maxLog octets for a call, and no louder than a warning: a
 // peer's mail may be what the plugin complains of.
@@ -110,13 +170,33 @@ func (h *liveHost) Log(level int, text string) {
 		"check", h.check.label, "session", h.ev.Session, "text", text)
 }
 
-func (h *liveHost) records() bool { return h.set.o.Log != nil }
+// Records reports whether anything keeps the notes (Recorder).
+func (h *liveHost) Records() bool { return h.set.o.Log != nil }
 
-func (h *liveHost) note(c HostCall) {
-	if len(h.calls) < maxCalls {
-		c.Answer = c.Answer[:min(len(c.Answer), maxAnswer)]
+// Burned notes the call's fuel (Recorder).
+func (h *liveHost) Burned(fuel int64) { h.fuel = fuel }
+
+// Note keeps a call, up to maxCalls (Recorder).
+func (h *liveHost) Note(c HostCall) {
+	if h.Records() && len(h.calls) < maxCalls {
+		c.Ask, c.Answer = c.Ask[:min(len(c.Ask), maxAnswer)], c.Answer[:min(len(c.Answer), maxAnswer)]
 		h.calls = append(h.calls, c)
 	}
+}
+
+// note is Note with an error in place of the answer, if there is one.
+func (h *liveHost) note(c HostCall, err error) {
+	if err != nil {
+		c.Answer, c.Status = "", err.Error()
+	}
+	h.Note(c)
+}
+
+func found(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "not-found"
 }
 
 // String is the status in the decision log.

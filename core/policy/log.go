@@ -9,34 +9,81 @@ import (
 	"github.com/wafermail/wafer/core/mail"
 )
 
-// Record is what one check said, as it is written to the decision log. The
-// checks that were asked at one moment share its id.
+// Record is what one check said at one moment, as it is written to the decision
+// log. The checks that were asked at one moment share its id. Texts that a
+// client chose are as it sent them.
 type Record struct {
-	ID        mail.ID    `json:"id"`
-	Time      time.Time  `json:"time"`
-	Session   string     `json:"session"`
-	Door      string     `json:"door"`
-	Client    string     `json:"client"`
-	Stage     string     `json:"stage"`
-	Check     string     `json:"check"` // "policy/check"
-	Mode      string     `json:"mode"`  // "enforce" or "observe"
-	Action    string     `json:"action"`
-	Code      int        `json:"code,omitempty"` // of the reply that the action asks for
-	Reason    string     `json:"reason,omitempty"`
-	Error     string     `json:"error,omitempty"` // then action is what on_error says
-	Sender    string     `json:"sender,omitempty"`
-	Recipient string     `json:"rcpt,omitempty"`
-	Calls     []HostCall `json:"calls,omitempty"`
-	Micros    int64      `json:"us"` // duration in microseconds
+	ID         mail.ID   `json:"id"`
+	Time       time.Time `json:"time"`                 // of the event
+	Generation int       `json:"generation,omitempty"` // of the configuration; 0: not known
+
+	Session    string  `json:"session"`
+	Door       string  `json:"door"`   // "mx"
+	Stage      string  `json:"stage"`  // "rcpt"
+	Client     string  `json:"client"` // IP address
+	ClientName string  `json:"client_name,omitempty"`
+	Helo       string  `json:"helo,omitempty"`
+	TLS        string  `json:"tls,omitempty"` // "TLSv1.3"; "" if the connection is not encrypted
+	User       string  `json:"user,omitempty"`
+	QueueID    mail.ID `json:"queue_id,omitempty"`
+	Sender     string  `json:"sender,omitempty"` // in angle brackets; "" before MAIL
+	Recipient  string  `json:"rcpt,omitempty"`
+	Recipients int     `json:"rcpts,omitempty"` // accepted so far
+	Size       int64   `json:"size,omitempty"`  // octets
+
+	Check  string `json:"check"`            // "policy/check"
+	Where  string `json:"where,omitempty"`  // "policies/inbound.hcl:12"
+	Plugin string `json:"plugin,omitempty"` // id of the module, "org.example.dnsbl"; "" if the plugin is none
+	Digest string `json:"digest,omitempty"` // SHA-256 of the module in hexadecimal
+	Mode   string `json:"mode"`             // "enforce" or "observe"
+
+	// Skipped is why the check was not asked: "exempt", "when", "accepted" or
+	// "refused" (an earlier check ended the list). "" if it was. Such records
+	// are made only if SetOptions.Explain is set.
+	Skipped string `json:"skipped,omitempty"`
+
+	Action   string         `json:"action"`         // the verdict: "reject"
+	Code     int            `json:"code,omitempty"` // of the reply that the action asks for
+	Enhanced string         `json:"enhanced,omitempty"`
+	Text     string         `json:"text,omitempty"` // as the plugin gave it
+	Reason   string         `json:"reason,omitempty"`
+	Effects  *RecordEffects `json:"effects,omitempty"` // nil: none
+	Error    string         `json:"error,omitempty"`   // then action is what on_error says
+
+	Calls  []HostCall `json:"calls,omitempty"`
+	Fuel   int64      `json:"fuel,omitempty"` // units of the module's budget
+	Micros int64      `json:"us"`             // duration in microseconds, with waiting
+}
+
+// RecordEffects is Effects as text.
+type RecordEffects struct {
+	Prepend  []string `json:"prepend,omitempty"` // "Name: value"
+	Tags     []string `json:"tags,omitempty"`
+	Score    float64  `json:"score,omitempty"`
+	Redirect []string `json:"redirect,omitempty"`
+	BCC      []string `json:"bcc,omitempty"`
+	Tarpit   int64    `json:"tarpit_ms,omitempty"`
 }
 
 // HostCall is one question that a check put to the host. A call has at most 128
-// that are recorded, each with at most 4 KiB of answer.
+// that are recorded, each with at most 4 KiB of question and answer. What of a
+// message was read is noted without its contents.
 type HostCall struct {
-	Call   string `json:"call"`          // "now", "random", "dns" or "count"
-	Ask    string `json:"ask,omitempty"` // "MX example.org"; "KEY +1 1m0s"
+	// Call is the ABI's name: now random get header body dns count state_get
+	// state_put state_seen list.
+	Call string `json:"call"`
+	// Ask is "MX example.org" (dns), "KEY +1 1m0s" (count), KEY (state_get), "KEY
+	// TTL VALUE" (state_put), "KEY TTL" (state_seen), "LIST KEY" (list), the
+	// fact's name (get), "NAME INDEX" (header), "OFFSET OCTETS" (body).
+	Ask string `json:"ask,omitempty"`
+	// Answer is the records joined by spaces (dns), the sum (count), the value
+	// (state_get, list, get), "COUNT FIRST LAST" of earlier sightings
+	// (state_seen), the number of octets (header, body), octets in hexadecimal
+	// (random), a time (now).
 	Answer string `json:"answer,omitempty"`
-	Status string `json:"status,omitempty"` // dns: "ok", "not-found", "temporary"; count: the error
+	// Status is "ok", "not-found" or "temporary" for dns; "ok" or "not-found"
+	// where a key may be missing; the error's text where there was one; else "".
+	Status string `json:"status,omitempty"`
 }
 
 // DecisionLog takes the record of every decision. It is called by many
@@ -62,47 +109,4 @@ func (l *JSONLog) Decided(r Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, _ = l.w.Write(append(b, '\n'))
-}
-
-// record notes what c said, if decisions are recorded, and what a check that
-// only observes would have done.
-func (s *Session) record(c *Check, ev *Event, v Verdict, err error, took time.Duration) {
-	o := &s.set.o
-	if c.Observe && err == nil && v.Action != Next && v.Action != Accept {
-		o.Logger.Info("check would have acted", "id", string(s.decision(ev)), "check", c.label, "session", ev.Session, "stage", ev.Stage.String(),
-			"action", v.Action.String(), "reason", v.Reason, "client", ev.Client.Addr().String())
-	}
-	if o.Log == nil {
-		return
-	}
-	r := Record{
-		ID: s.decision(ev), Time: ev.Time, Session: ev.Session, Door: ev.Door, Client: ev.Client.Addr().String(), Stage: ev.Stage.String(),
-		Check: c.label, Mode: "enforce", Action: v.Action.String(), Reason: v.Reason,
-		Recipient: ev.Recipient.String(), Calls: s.host.calls, Micros: took.Microseconds(),
-	}
-	if ev.HasSender {
-		r.Sender = "<" + ev.Sender.String() + ">"
-	}
-	if c.Observe {
-		r.Mode = "observe"
-	}
-	switch {
-	case err != nil:
-		r.Error, r.Action, r.Reason = err.Error(), c.OnError.String(), ""
-		if c.OnError != Accept {
-			r.Code = errorStatus(c.OnError).Code
-		}
-	case v.Action.Refuses():
-		r.Code = fitting(v.Action, v.Status.Code, defaultStatus(v.Action).Code)
-	case v.Action == DeferIfPermit, v.Action == DeferIfReject:
-		r.Code = fitting(Defer, v.Status.Code, defaultStatus(Defer).Code)
-	}
-	o.Log.Decided(r)
-}
-
-// log notes a refusal under the id that the peer is told.
-func (s *Set) log(ev *Event, d Decision) {
-	s.o.Logger.Info("policy refuses", "id", string(d.ID), "session", ev.Session, "client", ev.Client.Addr().String(), "stage", ev.Stage.String(),
-		"check", d.Check, "action", d.Action.String(), "code", d.Status.Code, "reason", d.Reason, "text", d.Status.Text,
-		"helo", ev.Helo, "from", ev.Sender.String(), "rcpt", ev.Recipient.String())
 }

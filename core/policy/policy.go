@@ -15,8 +15,8 @@
 //
 // # BUGS
 //
-// Counters live in memory: a restart begins at zero, and when there are too
-// many the longest unused is forgotten. A held refusal is the one that was first made;
+// Counters live in memory, and without SetOptions.State so does state: a restart
+// begins at zero, and when there are too many the longest unused is forgotten. A held refusal is the one that was first made;
 // a check that would be content by the time of RCPT is not asked again.
 package policy
 
@@ -39,7 +39,7 @@ const (
 	StartTLS Stage = 3 // after a TLS handshake
 	Auth     Stage = 4 // after an AUTH exchange, also of IMAP and POP3, whether it succeeded or not
 	Mail     Stage = 5 // MAIL FROM
-	Rcpt     Stage = 6 // each RCPT TO, after the relay and mailbox rules of core
+	Rcpt     Stage = 6 // each RCPT TO; core's own rules about relaying and mailboxes come after it
 	Data     Stage = 7 // DATA or the first BDAT, before 354
 	Message  Stage = 8 // after the final dot, before the commit
 )
@@ -77,13 +77,37 @@ type Event struct {
 	Rcpts     []mail.Path // accepted so far, without the one in question
 	Size      int64       // SIZE parameter; at Message the octets received
 
-	Content Content // at Message only, else nil
+	Content   Content   // at Message only, else nil
+	Directory Directory // who is known here; nil: nobody can say
+
+	// Tags and Score are what checks have added so far to the connection, and
+	// since MAIL to the transaction. The Session sets them before each check.
+	Tags  []string
+	Score float64
 }
+
+// Directory knows addresses. Its methods are called by many sessions at once
+// and do not wait for anything slow.
+type Directory interface {
+	// Class is ClassLocal, ClassUnknown or ClassRelay, and "" for the null path.
+	Class(p mail.Path) string
+	// Owners are the logins that may use p as their reverse-path; none if p
+	// belongs to nobody in particular.
+	Owners(p mail.Path) []string
+}
+
+// Classes of addresses.
+const (
+	ClassLocal   = "local"   // a mailbox or an alias here
+	ClassUnknown = "unknown" // a domain of ours without such a mailbox
+	ClassRelay   = "relay"   // no domain of ours
+)
 
 // Content is the message at stage Message, read in ranges and never whole.
 type Content interface {
 	// Header returns the index-th (from 0, top to bottom) field called name,
 	// in any case: its body unfolded, without the name. ok is false past the last.
+	// With name "" every field counts, and value is "Name: body".
 	Header(name string, index int) (value string, ok bool)
 	// Body reads octets of the message body from off into p, like io.ReaderAt.
 	Body(p []byte, off int64) (int, error)
@@ -128,42 +152,6 @@ type Effects struct {
 // Field is a header field without CR or LF in its body; the host folds it.
 type Field struct{ Name, Value string }
 
-// Host is the world as one call of a plugin may touch it. One value serves one
-// call. Its bodies are live, table (tests) and tape (replay). What the check was
-// not granted, the plugin could not have imported.
-type Host interface {
-	Now() time.Time
-	Random(p []byte)
-	// DNS answers questions in parallel, in their order.
-	DNS(ctx context.Context, qs []Question) []Answer
-	// Count adds delta to the counter called key and returns its sum over the
-	// sliding window that ends now. Delta 0 only reads. Keys are prefixed with
-	// the check, so two checks never share a counter.
-	Count(ctx context.Context, key string, delta int64, window time.Duration) (int64, error)
-	// Log writes a line of the plugin's to the log. Levels are slog's.
-	Log(level int, text string)
-}
-
-// Question is one DNS lookup. Type is "A", "AAAA", "MX", "TXT", "PTR", "NS",
-// "CNAME"; for PTR, Name is an IP address.
-type Question struct{ Type, Name string }
-
-// Answer is the result of one Question.
-type Answer struct {
-	Records []string // A, AAAA: addresses; MX: "10 host"; TXT: the joined strings; others: names without the last dot
-	Status  DNSStatus
-}
-
-// DNSStatus is the outcome of a lookup.
-type DNSStatus uint8
-
-// The outcomes.
-const (
-	DNSOK       DNSStatus = 0 // records follow, or the name exists without such records
-	DNSNotFound DNSStatus = 1 // NXDOMAIN
-	DNSTemp     DNSStatus = 2 // SERVFAIL, timeout: try later
-)
-
 // Plugin is a loaded and configured plugin of one check.
 type Plugin interface {
 	// Call asks the plugin. It returns within the plugin's budget whatever the
@@ -172,4 +160,10 @@ type Plugin interface {
 	Call(ctx context.Context, ev *Event, host Host) (Verdict, error)
 	// Close releases the plugin once no call is under way.
 	Close() error
+}
+
+// Module is a Plugin that is made of a module.
+type Module interface {
+	ID() string     // "org.example.dnsbl"
+	Digest() string // SHA-256 in hexadecimal
 }

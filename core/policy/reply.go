@@ -3,7 +3,6 @@ package policy
 import (
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/wafermail/wafer/core/mail"
 )
@@ -84,19 +83,23 @@ func validEnhanced(s string) bool {
 	return true
 }
 
+// soft is a refusal for now with the digits of s, which is for good.
+func soft(s mail.Status) mail.Status {
+	s.Code -= 100
+	s.Enhanced = "4" + s.Enhanced[1:]
+	return s
+}
+
 // printable replaces what may not stand in a reply by spaces, and cuts it to n
-// octets without splitting a character. Line ends stay out of it too: a reply
-// of a policy is one line.
+// octets. Line ends stay out of it too: a reply of a policy is one line. So do
+// characters outside ASCII: whether the client takes them (RFC 6531 §3.7.4.2)
+// is not known here.
 func printable(s string, n int) string {
-	var b strings.Builder
-	for _, r := range s {
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			r = ' '
+	b := []byte(s[:min(len(s), n)])
+	for i, c := range b {
+		if c < ' ' || c > '~' {
+			b[i] = ' '
 		}
-		if b.Len()+len(string(r)) > n {
-			break
-		}
-		b.WriteRune(r)
 	}
-	return strings.TrimSpace(b.String())
+	return strings.TrimSpace(string(b))
 }

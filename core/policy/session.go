@@ -48,15 +48,27 @@ type Session struct {
 	held   byStage
 	permit byStage // defer_if_permit
 	reject byStage // defer_if_reject
+	noted  [Message + 1]notes
+}
+
+// notes is what a stage's checks have added that later checks may know.
+type notes struct {
+	tags  []string
+	score float64
 }
 
 // byStage holds refusals that have not been given yet, by the stage that made them.
 type byStage [Message + 1]*Decision
 
-// first is the earliest that was made no later than ev's stage and from which
-// ev is not exempt.
+// first is the earliest flag that counts at ev's stage and from which ev is not
+// exempt. Up to Rcpt those of earlier stages count; Data and Message begin
+// without any, as in Postfix, and leave the older ones for the next transaction.
 func (b *byStage) first(ev *Event) *Decision {
-	for at := Connect; at <= ev.Stage; at++ {
+	at := Connect
+	if ev.Stage > Rcpt {
+		at = ev.Stage
+	}
+	for ; at <= ev.Stage; at++ {
 		if h := b[at]; h != nil && !h.exempt.covers(ev) {
 			return h
 		}
@@ -95,6 +107,7 @@ func (s *Session) forget(stage Stage) {
 // drop drops what stage left.
 func (s *Session) drop(stage Stage) {
 	s.held[stage], s.permit[stage], s.reject[stage] = nil, nil, nil
+	s.noted[stage] = notes{}
 }
 
 // due is the first held refusal whose time has come at stage and from which ev,
@@ -110,6 +123,35 @@ func (s *Session) due(stage Stage, ev *Event) *Decision {
 		}
 	}
 	return nil
+}
+
+// Due returns the refusal of an earlier stage that Ask would begin with at
+// ev.Stage. A door that has rules of its own at RCPT asks this before them: what
+// was said of the client, its greeting and its sender comes first, as in Postfix.
+func (s *Session) Due(ev *Event) (Decision, bool) {
+	if s.plan == nil {
+		return Decision{}, false
+	}
+	h := s.due(ev.Stage, ev)
+	if h == nil {
+		return Decision{}, false
+	}
+	s.set.log(ev, *h)
+	return *h, true
+}
+
+// Overruled returns the 4xx that an earlier defer_if_reject asked for in place
+// of a 5xx that the door's own rules are about to give at ev.Stage.
+func (s *Session) Overruled(ev *Event, own mail.Status) (Decision, bool) {
+	if s.plan == nil || own.Code < 500 {
+		return Decision{}, false
+	}
+	h := s.reject.first(ev)
+	if h == nil {
+		return Decision{}, false
+	}
+	s.set.log(ev, *h)
+	return *h, true
 }
 
 // Ask asks the checks of ev.Stage in order and returns what they decide
@@ -128,26 +170,41 @@ func (s *Session) Ask(ctx context.Context, ev *Event) Decision {
 		// nothing that was said about the handshake.
 		s.drop(stage)
 		s.forget(Mail)
-	case Rcpt, Data, Message:
+	case Rcpt: // what its checks noted adds up from one recipient to the next
+		before := s.noted[Rcpt]
+		s.drop(Rcpt)
+		s.noted[Rcpt] = before
+	case Data, Message:
 		s.drop(stage)
-		if stage > Rcpt { // Postfix clears the flags at DATA and after it
-			s.permit, s.reject = byStage{}, byStage{}
-		}
 	}
 	if h := s.due(stage, ev); h != nil {
 		s.set.log(ev, *h)
 		return *h
 	}
-	var d Decision
-	for _, l := range s.plan.lists[stage] {
+	before := s.noted[stage]
+	d := s.ask(ctx, ev)
+	if d.Refused() { // it adds nothing to a message
+		s.noted[stage] = before
+	}
+	return d
+}
+
+// ask asks the checks of ev's stage.
+func (s *Session) ask(ctx context.Context, ev *Event) (d Decision) {
+	lists := s.plan.lists[ev.Stage]
+	for i, l := range lists {
 		if l.policy.Exempt.covers(ev) {
+			s.skipAll(l.checks, ev, "exempt")
 			continue
 		}
 		if s.walk(ctx, ev, l, &d) {
+			for _, l := range lists[i+1:] {
+				s.skipAll(l.checks, ev, "refused")
+			}
 			return s.refusal(ev, d)
 		}
 	}
-	if h := s.permit.first(ev); h != nil && stage >= h.replyAt {
+	if h := s.permit.first(ev); h != nil && ev.Stage >= h.replyAt {
 		effects := d.Effects
 		d = *h
 		d.Effects = effects
@@ -156,6 +213,15 @@ func (s *Session) Ask(ctx context.Context, ev *Event) Decision {
 	}
 	d.ID = s.id
 	return d
+}
+
+// tell gives ev what checks have noted so far.
+func (s *Session) tell(ev *Event) {
+	ev.Tags, ev.Score = nil, 0
+	for i := range s.noted {
+		n := &s.noted[i]
+		ev.Tags, ev.Score = bounded(ev.Tags, n.tags, maxTags), ev.Score+n.score
+	}
 }
 
 // decision is the id of the Ask under way.
@@ -181,7 +247,7 @@ func (s *Session) refusal(ev *Event, d Decision) Decision {
 // walk asks one policy's checks at ev's stage and adds what they say to d. It
 // returns true if one refuses.
 func (s *Session) walk(ctx context.Context, ev *Event, l lane, d *Decision) (refused bool) {
-	for _, c := range l.checks {
+	for i, c := range l.checks {
 		v, err := s.call(ctx, c, ev)
 		if c.Observe || err != nil && c.OnError == Accept {
 			continue
@@ -190,16 +256,23 @@ func (s *Session) walk(ctx context.Context, ev *Event, l lane, d *Decision) (ref
 			v = Verdict{Action: c.OnError, Status: errorStatus(c.OnError), Reason: "check-error"}
 		}
 		d.Effects.add(v.Effects)
+		if e := &v.Effects; len(e.Tags) > 0 || e.Score != 0 {
+			n := &s.noted[ev.Stage]
+			n.tags, n.score = bounded(n.tags, e.Tags, maxTags), n.score+e.Score
+		}
 		switch v.Action {
 		case Next:
 		case Accept:
+			s.skipAll(l.checks[i+1:], ev, "accepted")
 			return false
 		case Reject, Defer, Disconnect:
 			s.refuse(ev, l.policy, c, v, d)
+			s.skipAll(l.checks[i+1:], ev, "refused")
 			return true
 		case Discard:
 			s.decision(ev)
 			d.Action, d.Check, d.Reason = Discard, c.label, v.Reason
+			s.skipAll(l.checks[i+1:], ev, "accepted")
 			return false
 		case Hold, Quarantine:
 			s.decision(ev)
@@ -215,19 +288,19 @@ func (s *Session) walk(ctx context.Context, ev *Event, l lane, d *Decision) (ref
 	return false
 }
 
-// refuse makes d the refusal v, or the 4xx that an earlier defer_if_reject asked for.
+// refuse makes d the refusal v, or the 4xx that an earlier defer_if_reject asked
+// for in place of any 5xx.
 func (s *Session) refuse(ev *Event, p *Policy, c *Check, v Verdict, d *Decision) {
 	c.tally.refused.Add(1)
-	if v.Action == Reject {
-		if h := s.reject.first(ev); h != nil {
-			effects := d.Effects
-			*d = *h
-			d.Effects = effects
-			return
-		}
-	}
 	effects := d.Effects
 	*d = s.refusing(ev, p, c, v)
+	if d.Status.Code >= 500 {
+		if h := s.reject.first(ev); h != nil {
+			at := d.replyAt // it stands for this refusal, so it is given when this would be
+			*d = *h
+			d.replyAt = at
+		}
+	}
 	d.Effects = effects
 }
 
@@ -236,6 +309,12 @@ func (s *Session) refusing(ev *Event, p *Policy, c *Check, v Verdict) Decision {
 	d := Decision{Action: v.Action, Check: c.label, Reason: v.Reason, ID: s.decision(ev), replyAt: c.ReplyAt, exempt: &p.Exempt}
 	d.Status = shape(v.Action, v.Status, d.ID)
 	d.Hangup = v.Action == Disconnect || d.Status.Code == 421 || d.Status.Code == 521
+	if p.SoftBounce && d.Status.Code >= 500 {
+		d.Status = soft(d.Status)
+		if d.Action == Reject {
+			d.Action = Defer
+		}
+	}
 	return d
 }
 
@@ -249,6 +328,7 @@ func (s *Session) stick(flags *byStage, ev *Event, p *Policy, c *Check, v Verdic
 	}
 	v.Action = Defer
 	h := s.refusing(ev, p, c, v)
+	h.replyAt = max(ev.Stage, Rcpt) // the permit that counts is RCPT's, or a later one
 	if s.plan.direct {
 		h.replyAt = ev.Stage
 	}
@@ -269,20 +349,19 @@ func (s *Session) call(ctx context.Context, c *Check, ev *Event) (v Verdict, err
 			}
 		}
 		if !applies {
+			s.skip(c, ev, "when")
 			return
 		}
-		c.tally.asked.Add(1)
-		switch {
-		case err != nil:
-			c.tally.errors.Add(1)
+		took := time.Since(began)
+		c.tally.count(ev.Stage, &v, err, took, s.host.fuel)
+		if err != nil {
 			// A peer's mail may have brought it about, so it is no more than a warning.
-			s.set.o.Logger.Warn("check failed", "check", c.label, "where", c.Where, "stage", ev.Stage.String(),
+			s.set.o.Logger.Warn("check failed", "check", c.label, "plugin", c.module, "where", c.Where, "stage", ev.Stage.String(),
 				"session", ev.Session, "on_error", c.OnError.String(), "observe", c.Observe, "err", err)
-		case v.Action == Next:
-			c.tally.next.Add(1)
 		}
-		s.record(c, ev, v, err, time.Since(began))
+		s.record(c, ev, v, err, took)
 	}()
+	s.tell(ev)
 	if c.When != nil {
 		if applies, err = c.When(ev); err != nil {
 			applies = true
@@ -293,32 +372,8 @@ func (s *Session) call(ctx context.Context, c *Check, ev *Event) (v Verdict, err
 		}
 	}
 	v, err = c.Plugin.Call(ctx, ev, &s.host)
-	if err == nil && !Legal(ev.Stage, v.Action) {
-		err = fmt.Errorf("action %s is not legal at stage %s", v.Action, ev.Stage)
+	if err == nil {
+		err = v.check(ev.Stage)
 	}
 	return v, err
-}
-
-// Bounds of what accumulates over a session's checks.
-const (
-	maxFields = 64
-	maxTags   = 64
-	maxPaths  = 100
-)
-
-// add joins effects, up to their bounds.
-func (e *Effects) add(more Effects) {
-	e.Prepend = bounded(e.Prepend, more.Prepend, maxFields)
-	e.Tags = bounded(e.Tags, more.Tags, maxTags)
-	e.Redirect = bounded(e.Redirect, more.Redirect, maxPaths)
-	e.BCC = bounded(e.BCC, more.BCC, maxPaths)
-	e.Score += more.Score
-	e.Tarpit = max(e.Tarpit, more.Tarpit)
-}
-
-func bounded[T any](have, more []T, limit int) []T {
-	if room := limit - len(have); len(more) > room {
-		more = more[:max(room, 0)]
-	}
-	return append(have, more...)
 }

@@ -22,6 +22,10 @@ type SetOptions struct {
 	Random   func(p []byte)   // nil: crypto/rand
 	Logger   *slog.Logger     // nil: no log
 	Log      DecisionLog      // nil: decisions are not recorded
+	State    State            // nil: a small one in memory, which forgets at restart
+
+	Generation int  // of the configuration, for the decision log
+	Explain    bool // the decision log is told also which checks were not asked, and why
 }
 
 // Set is the policies of one generation. It is immutable and safe for
@@ -58,6 +62,9 @@ func NewSet(policies []*Policy, o SetOptions) *Set {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.State == nil {
+		o.State = newMemoryState()
+	}
 	s := &Set{o: o, byDoor: map[string]*plan{}}
 	for _, p := range policies {
 		if p.ReplyAt == 0 {
@@ -65,6 +72,9 @@ func NewSet(policies []*Policy, o SetOptions) *Set {
 		}
 		for _, c := range p.Checks {
 			c.label = p.Name + "/" + c.Name
+			if m, ok := c.Plugin.(Module); ok {
+				c.module, c.digest = m.ID(), m.Digest()
+			}
 			if c.ReplyAt == 0 {
 				c.ReplyAt = p.ReplyAt
 			}
@@ -103,18 +113,6 @@ func (s *Set) add(door string, p *Policy) {
 			pl.lists[stage] = append(pl.lists[stage], lane{p, at})
 		}
 	}
-}
-
-// Tallies returns what each check has decided, by label.
-func (s *Set) Tallies() map[string]Tally {
-	all := map[string]Tally{}
-	if s == nil {
-		return all
-	}
-	for _, c := range s.checks {
-		all[c.label] = Tally{c.tally.asked.Load(), c.tally.next.Load(), c.tally.refused.Load(), c.tally.errors.Load()}
-	}
-	return all
 }
 
 // Close closes every plugin. No session may use the Set any more.

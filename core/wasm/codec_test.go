@@ -174,6 +174,36 @@ func TestPoolWaits(t *testing.T) {
 	}
 }
 
+// TestAside: who waits lets others run, unless those that wait hold too much.
+func TestAside(t *testing.T) {
+	p := newPool(4, 1, func() (*instance, error) { return nil, errors.New("none") })
+	free := func() bool {
+		select {
+		case p.tokens <- struct{}{}:
+			<-p.tokens
+			return true
+		default:
+			return false
+		}
+	}
+	p.tokens <- struct{}{} // the caller's
+	for grown, want := range map[int64]bool{0: true, pausedGrowth: true, pausedGrowth + 1: false} {
+		p.aside(grown, func() {
+			if free() != want {
+				t.Errorf("with %d octets: free %v, want %v", grown, free(), want)
+			}
+		})
+		if free() || p.paused.Load() != 0 {
+			t.Errorf("with %d octets: %d left", grown, p.paused.Load())
+		}
+	}
+	ran := false
+	(*pool)(nil).aside(1, func() { ran = true })
+	if !ran {
+		t.Error("without a pool nothing is asked")
+	}
+}
+
 func TestPanicLine(t *testing.T) {
 	out := "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:\nmain.configure.func1(0x1)\n\t/src/plugins/x/main.go:27 +0x3\nruntime.goexit({})\n\t/usr/local/go/src/runtime/asm_wasm.s:434 +0x1\n"
 	if got, want := panicLine(out), "panic: assignment to entry in nil map (/src/plugins/x/main.go:27)"; got != want {

@@ -19,10 +19,12 @@ import (
 // generator makes small valid functions out of arbitrary octets: each octet
 // picks the next thing. What it makes always ends: loops count down.
 type generator struct {
-	in    []byte
-	funcs int // that may be called: those before this one
-	out   []byte
-	depth int
+	in      []byte
+	funcs   int   // that may be called: those before this one
+	results []int // of each function
+	own     int   // results of this one
+	out     []byte
+	depth   int
 }
 
 func (g *generator) pick(n int) int {
@@ -37,8 +39,8 @@ func (g *generator) pick(n int) int {
 // statement leaves the stack as it was. Locals 0 to 2 are i32 for values;
 // local 3+depth counts a loop's rounds.
 func (g *generator) statement() {
-	kind := g.pick(9)
-	if g.depth > 2 && kind >= 2 && kind <= 4 {
+	kind := g.pick(13)
+	if g.depth > 2 && (kind >= 2 && kind <= 4 || kind == 9) {
 		kind = 0
 	}
 	switch kind {
@@ -67,7 +69,9 @@ func (g *generator) statement() {
 	case 5: // return early
 		g.value()
 		g.out = append(g.out, opIf, typeEmpty)
-		g.value()
+		for range g.own {
+			g.value()
+		}
 		g.out = append(g.out, opReturn, opEnd)
 	case 6: // store
 		g.value()
@@ -79,6 +83,26 @@ func (g *generator) statement() {
 	case 8: // global
 		g.value()
 		g.out = append(g.out, opGlobalSet, 0)
+	case 9: // a table of branches out of three blocks
+		g.out = append(g.out, opBlock, typeEmpty, opBlock, typeEmpty, opBlock, typeEmpty)
+		g.value()
+		g.out = append(g.out, opBrTable, 2, 0, 1, 2, opEnd)
+		g.block()
+		g.out = append(g.out, opEnd)
+		g.block()
+		g.out = append(g.out, opEnd)
+	case 10: // copy
+		g.out = append(g.out, opI32Const, byte(g.pick(64)), opI32Const, byte(g.pick(64)), opI32Const, byte(g.pick(64)), opMisc, 10, 0, 0)
+	case 11: // a trap, now and then
+		g.value()
+		g.out = append(g.out, opI32Const, 1, 0x46, opIf, typeEmpty, opUnreachable, opEnd)
+	case 12: // 64-bit and floating point numbers, cut back
+		g.value()
+		g.out = append(g.out, 0xb7) // f64.convert_i32_s
+		g.value()
+		g.out = append(g.out, 0xb7, 0xa2, opMisc, 2, opLocalSet, byte(g.pick(3))) // f64.mul, i32.trunc_sat_f64_s
+		g.value()
+		g.out = append(g.out, 0xac, 0x42, 0x7d, i64Or, 0xa7, opLocalSet, byte(g.pick(3))) // i64.extend_i32_s, i64.const -3, i32.wrap_i64
 	}
 }
 
@@ -92,7 +116,13 @@ func (g *generator) block() {
 
 // value leaves an i32.
 func (g *generator) value() {
-	switch g.pick(7) {
+	switch g.pick(10) {
+	case 7:
+		g.out = append(g.out, opI32Const, byte(g.pick(3)), opMemoryGrow, 0)
+	case 8:
+		g.out = append(g.out, opLocalGet, 0, opLocalGet, 1, opGlobalGet, 0, 0x1b) // select
+	case 9:
+		g.out = append(g.out, opLocalGet, byte(g.pick(3)), opIf, typeI32, opI32Const, byte(g.pick(64)), opElse, opLocalGet, 0, opEnd)
 	case 0:
 		g.out = append(g.out, opI32Const, byte(g.pick(64)))
 	case 1:
@@ -114,7 +144,18 @@ func (g *generator) value() {
 		if g.pick(2) == 0 {
 			g.out = append(g.out, opCall, f)
 		} else {
-			g.out = append(g.out, opI32Const, f, opCallIndirect, 0, 0)
+			typ := byte(g.results[f] - 1)
+			if g.pick(16) == 1 {
+				typ ^= 1 // of the wrong type: a trap
+			}
+			g.out = append(g.out, opI32Const, f, opCallIndirect, typ, 0)
+			if typ == 1 {
+				g.out = append(g.out, opDrop)
+			}
+			return
+		}
+		if g.results[f] == 2 {
+			g.out = append(g.out, opDrop)
 		}
 	}
 }
@@ -125,15 +166,19 @@ func generate(in []byte) []byte {
 	g := &generator{in: in}
 	b := &builder{start: -1, memory: []byte{1, 1, 2}, globals: [][]byte{{typeI32, 1, opI32Const, 7, opEnd}}}
 	b.typ([]byte{typeI32, typeI32}, i32)
+	b.typ([]byte{typeI32, typeI32}, []byte{typeI32, typeI32})
 	n := 1 + g.pick(4)
 	elems := []byte{0, opI32Const, 0, opEnd, byte(n)}
 	for i := range n {
-		g.out, g.funcs = nil, i
+		g.out, g.funcs, g.own = nil, i, 1+g.pick(2)
 		for range 1 + g.pick(6) {
 			g.statement()
 		}
-		g.value()
-		b.funcs = append(b.funcs, builderFunc{locals: []byte{1, 8, typeI32}, code: append(g.out, opEnd)})
+		for range g.own {
+			g.value()
+		}
+		g.results = append(g.results, g.own)
+		b.funcs = append(b.funcs, builderFunc{typ: g.own - 1, locals: []byte{1, 8, typeI32}, code: append(g.out, opEnd)})
 		elems = append(elems, byte(i))
 	}
 	b.tables = [][]byte{{typeFuncref, 0, byte(n)}}
@@ -281,6 +326,16 @@ func FuzzVerdict(f *testing.F) {
 				t.Errorf("accepted header field %+q", h)
 			}
 		}
+		if !policy.Legal(stage, v.Action) {
+			t.Errorf("action %s at stage %s", v.Action, stage)
+		}
+		for effect, n := range map[policy.Effect]int{
+			policy.Prepend: len(v.Effects.Prepend), policy.Tag: len(v.Effects.Tags), policy.Redirect: len(v.Effects.Redirect), policy.BCC: len(v.Effects.BCC),
+		} {
+			if n > 0 && !policy.LegalEffect(stage, effect) {
+				t.Errorf("effect %s at stage %s", effect, stage)
+			}
+		}
 		if e := v.Effects; len(e.Prepend)+len(e.Tags)+len(e.Redirect)+len(e.BCC) > abi.MaxMods {
 			t.Error("too many modifications")
 		}
@@ -307,5 +362,40 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("accepted %+v", m)
 		}
 		_, _ = m.Settings(map[string][]string{"limit": {"x"}}) // must not panic
+	})
+}
+
+// FuzzQuestions decodes arbitrary octets as a DNSRequest: what is accepted may be
+// asked, and can be written again.
+func FuzzQuestions(f *testing.F) {
+	question := func(typ, name string) []byte {
+		return appendElement(nil, abi.DNSItem, string(appendElement(appendElement(nil, abi.QuestionType, typ), abi.QuestionName, name)))
+	}
+	for i, b := range [][]byte{
+		append(question("MX", "example.com"), question("PTR", "2001:db8::1")...), bytes.Repeat(question("A", "a.example"), 22), question("ANY", "x"), question("TXT", "a\r\nb"),
+	} {
+		f.Add(b)
+		corpus(f, "FuzzQuestions", fmt.Sprint("batch", i), b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		qs, err := decodeQuestions(b)
+		if err != nil {
+			return
+		}
+		if len(qs) == 0 || len(qs) > abi.MaxDNSQuestion+1 {
+			t.Errorf("%d questions", len(qs))
+		}
+		var again []byte
+		for _, q := range qs {
+			if !slices.Contains(questionTypes[:], q.Type) || q.Name == "" || len(q.Name) > 255 || !printableASCII([]byte(q.Name)) {
+				t.Errorf("accepted %+q", q)
+			}
+			again = append(again, question(q.Type, q.Name)...)
+		}
+		if len(qs) <= abi.MaxDNSQuestion {
+			if same, err := decodeQuestions(again); err != nil || !slices.Equal(same, qs) {
+				t.Errorf("got %+q, %v, want %+q", same, err, qs)
+			}
+		}
 	})
 }

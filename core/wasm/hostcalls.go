@@ -1,10 +1,7 @@
 package wasm
 
 import (
-	"context"
-	"encoding/binary"
-	"errors"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
@@ -22,12 +19,23 @@ type hostFunction struct {
 
 // hostFunctions is all of them, by module and name.
 var hostFunctions = func() map[string]hostFunction {
-	m := map[string]hostFunction{
-		abi.Module + "." + abi.ImportLog:   {"iii>", "", hostLog},
-		abi.Module + "." + abi.ImportNow:   {">I", "", hostNow},
-		abi.Module + "." + abi.ImportGet:   {"iiii>i", "", hostGet},
-		abi.Module + "." + abi.ImportDNS:   {"iiii>i", abi.GrantDNS, hostDNS},
-		abi.Module + "." + abi.ImportCount: {"iiII>I", abi.GrantCount, hostCount},
+	m := map[string]hostFunction{}
+	for name, f := range map[string]hostFunction{
+		abi.ImportLog:       {"iii>", "", hostLog},
+		abi.ImportNow:       {">I", "", hostNow},
+		abi.ImportRandom:    {"ii>i", "", hostRandom},
+		abi.ImportGet:       {"iiii>i", "", hostGet},
+		abi.ImportHeader:    {"iiiii>i", abi.GrantMessage, hostHeader},
+		abi.ImportBody:      {"Iii>i", abi.GrantMessage, hostBody},
+		abi.ImportDNS:       {"iiii>i", abi.GrantDNS, hostDNS},
+		abi.ImportCount:     {"iiII>I", abi.GrantCount, hostCount},
+		abi.ImportStateGet:  {"iiii>i", abi.GrantState, hostStateGet},
+		abi.ImportStatePut:  {"iiiiI>i", abi.GrantState, hostStatePut},
+		abi.ImportStateSeen: {"iiIii>i", abi.GrantState, hostStateSeen},
+		abi.ImportList:      {"iiiiii>i", abi.GrantList, hostList},
+		abi.ImportMetric:    {"iiI>", "", hostMetric},
+	} {
+		m[abi.Module+"."+name] = f
 	}
 	for name, f := range wasiFunctions {
 		m[abi.WASI+"."+name] = f
@@ -35,8 +43,13 @@ var hostFunctions = func() map[string]hostFunction {
 	return m
 }()
 
-// maxHostCalls is how many counters one call may touch.
-const maxHostCalls = 50
+// granted is what a check was granted.
+type granted struct{ dns, count, message, state, list bool }
+
+func grantsOf(names []string) granted {
+	has := func(name string) bool { return slices.Contains(names, name) }
+	return granted{has(abi.GrantDNS), has(abi.GrantCount), has(abi.GrantMessage), has(abi.GrantState), has(abi.GrantList)}
+}
 
 // hostCost is the fuel that octets cost which the host moves for the guest.
 func hostCost(octets uint32) int64 { return 50 + int64(octets)/4 }
@@ -91,19 +104,20 @@ func hostGet(in *instance, mem api.Memory, stack []uint64) {
 		result32(stack, abi.BadArg)
 		return
 	}
-	fact, ok := factOf(in.event, string(name))
+	fact := factOf(in.event, string(name))
 	in.charge(hostCost(uint32(len(fact))))
-	if !ok {
+	in.note("get", string(name), fact, fact != "")
+	if fact == "" {
 		result32(stack, abi.NotFound)
 		return
 	}
-	answer(mem, stack, fact)
+	answer(mem, stack, 2, fact)
 }
 
-// answer writes s where stack's third and fourth argument say, if it fits, and
-// returns its length.
-func answer(mem api.Memory, stack []uint64, s string) {
-	buf, size := uint32(stack[2]), uint32(stack[3])
+// answer writes s where stack's argument at and the one after it say, if it
+// fits, and returns its length.
+func answer(mem api.Memory, stack []uint64, at int, s string) {
+	buf, size := uint32(stack[at]), uint32(stack[at+1])
 	if uint64(len(s)) <= uint64(size) && !mem.WriteString(buf, s) {
 		result32(stack, abi.BadArg)
 		return
@@ -111,178 +125,36 @@ func answer(mem api.Memory, stack []uint64, s string) {
 	result32(stack, int32(len(s)))
 }
 
-// factOf is the rare fact called name; ok is false where the event has none.
-func factOf(ev *policy.Event, name string) (string, bool) {
-	var s string
-	if ev == nil {
-		return "", false
-	}
-	switch name {
-	case abi.FactServer:
-		if ev.Server.IsValid() {
-			s = ev.Server.String()
-		}
-	case abi.FactReverseName:
-		s = ev.ReverseName
-	case abi.FactMechanism:
-		s = ev.Mechanism
-	case abi.FactTLSVersion:
-		s = ev.TLS.Version
-	case abi.FactTLSCipher:
-		s = ev.TLS.Cipher
-	case abi.FactTLSSNI:
-		s = ev.TLS.SNI
-	case abi.FactRecipients:
-		var b strings.Builder
-		for i, p := range ev.Rcpts {
-			if i > 0 {
-				b.WriteByte('\n')
-			}
-			b.WriteString(p.String())
-		}
-		s = b.String()
-	}
-	return s, s != ""
-}
-
-// hostCount is count(p, n, delta, window).
-func hostCount(in *instance, mem api.Memory, stack []uint64) {
-	fail := func(code int64) { stack[0] = uint64(code) }
-	key, ok := mem.Read(uint32(stack[0]), uint32(stack[1]))
-	in.charge(hostCost(min(uint32(len(key)), abi.MaxKey)))
-	delta, window := int64(stack[2]), int64(stack[3])
-	switch {
-	case !in.grants.count:
-		fail(abi.Denied)
-	case !ok || len(key) > abi.MaxKey || delta < 0 || window <= 0 || window > abi.MaxWindow:
-		fail(abi.BadArg)
-	case in.hostCalls >= maxHostCalls:
-		fail(abi.Quota)
-	default:
-		in.hostCalls++
-		in.guard.waiting(true)
-		n, err := in.host.Count(in.ctx, string(key), delta, time.Duration(window)*time.Millisecond)
-		in.guard.waiting(false)
-		if err != nil || n < 0 {
-			fail(abi.Temporary)
-			return
-		}
-		stack[0] = uint64(n)
-	}
-}
-
-// maxAnswers is the longest answer to a DNS batch, in octets.
-const maxAnswers = 128 << 10
-
-// hostDNS is dns(p, n, buf, cap). A guest whose buffer was too small asks the
-// same again and is not charged twice.
-func hostDNS(in *instance, mem api.Memory, stack []uint64) {
-	req, ok := mem.Read(uint32(stack[0]), uint32(stack[1]))
-	in.charge(hostCost(min(uint32(len(req)), abi.MaxResult)))
-	switch {
-	case !in.grants.dns:
-		result32(stack, abi.Denied)
+// note tells the decision log of a call that policy.Host does not see.
+func (in *instance) note(call, ask, answer string, found bool) {
+	r, ok := in.host.(policy.Recorder)
+	if !ok || !r.Records() {
 		return
-	case !ok || len(req) > abi.MaxResult:
+	}
+	status := "ok"
+	if !found {
+		status = "not-found"
+	}
+	r.Note(policy.HostCall{Call: call, Ask: clean(ask, maxDetail), Answer: answer, Status: status})
+}
+
+// hostRandom is random(buf, cap).
+func hostRandom(in *instance, mem api.Memory, stack []uint64) {
+	n := uint32(stack[1])
+	in.charge(hostCost(min(n, abi.MaxRandom)))
+	p, ok := mem.Read(uint32(stack[0]), n)
+	if !ok || n > abi.MaxRandom {
 		result32(stack, abi.BadArg)
 		return
 	}
-	if in.dnsRequest == "" || in.dnsRequest != string(req) {
-		res, code := in.lookup(req)
-		if code < 0 {
-			result32(stack, code)
-			return
-		}
-		in.dnsRequest, in.dnsResponse = string(req), res
-	}
-	in.charge(hostCost(uint32(len(in.dnsResponse))))
-	answer(mem, stack, in.dnsResponse)
+	in.host.Random(p)
+	result32(stack, int32(n))
 }
 
-// lookup answers a DNSRequest; a negative code says why not.
-func (in *instance) lookup(req []byte) (response string, code int32) {
-	qs, err := decodeQuestions(req)
-	switch {
-	case err != nil:
-		return "", abi.BadArg
-	case in.questions+len(qs) > abi.MaxDNSQuestion:
-		return "", abi.Quota
-	case in.io <= 0:
-		return "", abi.Timeout
+// hostMetric is metric(p, n, delta).
+func hostMetric(in *instance, mem api.Memory, stack []uint64) {
+	in.charge(hostCost(abi.MaxLabel))
+	if p, ok := mem.Read(uint32(stack[0]), uint32(stack[1])); ok && len(p) <= abi.MaxLabel {
+		in.host.Metric(string(p), int64(stack[2]))
 	}
-	in.questions += len(qs)
-	ctx, cancel := context.WithTimeout(in.ctx, in.io)
-	defer cancel()
-	in.guard.waiting(true)
-	began := time.Now()
-	as := in.host.DNS(ctx, qs)
-	in.io -= time.Since(began)
-	in.guard.waiting(false)
-	if len(as) != len(qs) {
-		return "", abi.Temporary
-	}
-	b := encodeAnswers(as)
-	if len(b) > maxAnswers {
-		return "", abi.Temporary
-	}
-	return string(b), 0
-}
-
-// questionTypes are the record types that may be asked for.
-var questionTypes = [...]string{"A", "AAAA", "MX", "TXT", "PTR", "NS", "CNAME"}
-
-func decodeQuestions(b []byte) ([]policy.Question, error) {
-	var qs []policy.Question
-	r := wireReader{b: b}
-	for {
-		field, wire, _, p, ok := r.next()
-		if !ok {
-			break
-		}
-		if field != abi.DNSItem || wire != wireBytes {
-			continue
-		}
-		if len(qs) == abi.MaxDNSQuestion+1 {
-			return qs, nil // too many: the caller's quota says so
-		}
-		var q policy.Question
-		ir := wireReader{b: p}
-		for {
-			field, wire, _, p, ok := ir.next()
-			if !ok {
-				break
-			}
-			switch {
-			case field == abi.QuestionType && wire == wireBytes:
-				for _, t := range questionTypes {
-					if t == string(p) {
-						q.Type = t
-					}
-				}
-			case field == abi.QuestionName && wire == wireBytes && len(p) <= 255 && printableASCII(p):
-				q.Name = string(p)
-			}
-		}
-		if ir.bad || q.Type == "" || q.Name == "" {
-			return nil, errors.New("malformed question")
-		}
-		qs = append(qs, q)
-	}
-	if r.bad || len(qs) == 0 {
-		return nil, errors.New("malformed batch of questions")
-	}
-	return qs, nil
-}
-
-func encodeAnswers(as []policy.Answer) []byte {
-	var b, item []byte
-	for _, a := range as {
-		item = appendUint(item[:0], abi.AnswerStatus, uint64(a.Status))
-		for _, rec := range a.Records {
-			item = appendElement(item, abi.AnswerRecord, rec)
-		}
-		b = binary.AppendUvarint(appendTag(b, abi.DNSItem, wireBytes), uint64(len(item)))
-		b = append(b, item...)
-	}
-	return b
 }

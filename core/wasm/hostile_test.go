@@ -13,133 +13,15 @@ import (
 	"github.com/wafermail/wafer/sdk/abi"
 )
 
-// spin is an endless loop that leaves an i64 it never gets to.
-var spin = []byte{opLoop, typeEmpty, opBr, 0, opEnd, opI64Const, 0}
-
-// result makes wafer_event answer with msg, which is put at 8192.
-func answering(msg []byte) *builder {
-	b := new(builder)
-	b.text(8192, string(msg))
-	return b.complete(packedConst(8192, uint32(len(msg)))...)
-}
-
-// verdict is a Verdict message of varints and texts, for tests.
-func verdict(action, code uint64, text string) []byte {
-	b := appendUint(nil, abi.VerdictAction, action)
-	b = appendUint(b, abi.VerdictCode, code)
-	return appendText(b, abi.VerdictText, text)
-}
-
 // TestHostileCalls loads modules that are valid and bad, and calls them. Every
 // row ends in an error of the right cause, twice, and within the budget.
 func TestHostileCalls(t *testing.T) {
-	tree := func() *builder { // f0 calls f1 twice, which calls f2 twice, …: 2^39 calls without a loop
-		b := new(builder)
-		const levels = 40
-		for i := range levels {
-			var code []byte
-			if i < levels-1 {
-				code = []byte{opCall, byte(i + 1), opCall, byte(i + 1)}
-			}
-			b.add(nil, nil, code...)
-		}
-		return b.complete(opCall, 0, opI64Const, 0)
-	}
-	deep := func() *builder {
-		b := new(builder)
-		b.add(nil, nil, opCall, 0)
-		return b.complete(opCall, 0, opI64Const, 0)
-	}
-	mutual := func() *builder {
-		b := new(builder)
-		b.add(nil, nil, opCall, 1)
-		b.add(nil, nil, opCall, 0)
-		return b.complete(opCall, 0, opI64Const, 0)
-	}
-	indirect := func() *builder { // a function that calls itself through the table
-		b := new(builder)
-		b.tables = [][]byte{{typeFuncref, 0, 1}}
-		b.elems = [][]byte{{0, opI32Const, 0, opEnd, 1, 0}}
-		b.add(nil, nil, opI32Const, 0, opCallIndirect, 0, 0)
-		return b.complete(opCall, 0, opI64Const, 0)
-	}
-	wide := func() *builder { // recursion with a frame of 10,000 locals
-		b := new(builder)
-		b.add(nil, nil, opCall, 0)
-		b.funcs[0].locals = append(appendU32([]byte{1}, 9000), typeI64)
-		return b.complete(opCall, 0, opI64Const, 0)
-	}
-	growMemory := func() *builder { // until it fails, then for ever
-		return new(builder).complete(opLoop, typeEmpty, opI32Const, 16, opMemoryGrow, 0, opDrop, opBr, 0, opEnd, opI64Const, 0)
-	}
-	growTable := func() *builder {
-		b := new(builder)
-		b.tables = [][]byte{{typeFuncref, 0, 1}}
-		return b.complete(join([]byte{opLoop, typeEmpty, opRefNull, typeFuncref}, appendSigned([]byte{opI32Const}, 1000),
-			[]byte{opMisc, 15, 0, opDrop, opBr, 0, opEnd, opI64Const, 0})...)
-	}
-	fill := func() *builder { // fills all of 64 MiB, again and again
-		b := new(builder)
-		b.memory = append([]byte{0}, appendU32(nil, 1024)...)
-		return b.complete(join([]byte{opLoop, typeEmpty, opI32Const, 0, opI32Const, 0}, appendSigned([]byte{opI32Const}, 64<<20),
-			[]byte{opMisc, 11, 0, opBr, 0, opEnd, opI64Const, 0})...)
-	}
-	storm := func(name string, params, results []byte, args ...byte) *builder {
-		b := new(builder)
-		b.imports = []builderImport{{abi.Module, name, b.typ(params, results)}}
-		drop := []byte{opDrop}
-		if len(results) == 0 {
-			drop = nil
-		}
-		return b.complete(join([]byte{opLoop, typeEmpty}, args, []byte{opCall, 0}, drop, []byte{opBr, 0, opEnd, opI64Const, 0})...)
-	}
-	rows := []struct {
-		name   string
-		module *builder
-		causes string
-	}{
-		{"endless loop", new(builder).complete(spin...), "fuel deadline"},
-		{"exponential tree of calls without a loop", tree(), "fuel deadline"},
-		{"deep recursion", deep(), "depth"},
-		{"mutual recursion", mutual(), "depth"},
-		{"recursion through a table", indirect(), "depth"},
-		{"recursion with wide frames", wide(), "depth"},
-		{"memory bomb", growMemory(), "fuel deadline"},
-		{"table bomb", growTable(), "fuel deadline"},
-		{"fills of 64 MiB", fill(), "fuel deadline"},
-		{"storm of now", storm(abi.ImportNow, nil, i64), "fuel deadline"},
-		{"storm of log", storm(abi.ImportLog, []byte{typeI32, typeI32, typeI32}, nil, opI32Const, 0, opI32Const, 0, opI32Const, 63), "fuel deadline"},
-		{"storm of get", storm(abi.ImportGet, []byte{typeI32, typeI32, typeI32, typeI32}, i32, opI32Const, 0, opI32Const, 3, opI32Const, 0, opI32Const, 63), "fuel deadline"},
-		{"trap", new(builder).complete(opUnreachable), "trap"},
-		{"load out of bounds", new(builder).complete(opI32Const, 0x7f, 0x29, 0, 0), "trap"},
-		{"division by zero", new(builder).complete(opI64Const, 1, opI64Const, 0, 0x7f), "trap"},
-		{"guest error", new(builder).complete(opI64Const, 0x7f), "guest error"},
-		{"result out of bounds", new(builder).complete(packedConst(0xfffffff0, 64)...), "bad verdict"},
-		{"result across the end", new(builder).complete(packedConst(65530, 64)...), "bad verdict"},
-		{"giant result", new(builder).complete(packedConst(0, 65537)...), "bad verdict"},
-		{"longest length", new(builder).complete(packedConst(1, 0xffffffff)...), "guest error bad verdict"},
-		{"result of rubbish", answering([]byte{0xff, 0xff, 0xff}), "bad verdict"},
-		{"line end in the text", answering(verdict(2, 550, "a\r\nRCPT TO:<x>")), "bad verdict"},
-		{"NUL in the text", answering(verdict(2, 550, "a\x00b")), "bad verdict"},
-		{"long text", answering(verdict(2, 550, strings.Repeat("x", 481))), "bad verdict"},
-		{"unknown action", answering(verdict(10, 0, "")), "bad verdict"},
-		{"success as a refusal", answering(verdict(2, 250, "ok")), "bad verdict"},
-		{"4xx for a reject", answering(verdict(2, 450, "no")), "bad verdict"},
-		{"5xx for a defer", answering(verdict(3, 550, "no")), "bad verdict"},
-		{"code for accept", answering(verdict(1, 250, "")), "bad verdict"},
-		{"discard at helo", answering(verdict(5, 0, "")), "bad verdict"},
-		{"line end in a header field", answering(appendElement(nil, abi.VerdictMod, string(mod(abi.OpPrepend, "X-A", "b\nBcc: c")))), "bad verdict"},
-		{"colon in a header field's name", answering(appendElement(nil, abi.VerdictMod, string(mod(abi.OpPrepend, "X-A: b\r\nX", "c")))), "bad verdict"},
-		{"redirect at helo", answering(appendElement(nil, abi.VerdictMod, string(mod(abi.OpRedirect, "", "a@b.example")))), "bad verdict"},
-		{"exit", wasiCall("proc_exit", i32, nil, opI32Const, 0), "exit"},
-	}
-	for _, r := range rows {
+	for _, r := range hostileRows() {
 		t.Run(r.name, func(t *testing.T) {
-			p := load(t, shared(t), r.module.bytes(), LoadOptions{})
+			p := load(t, shared(t), r.module.bytes(), r.options())
 			for range 2 {
-				w := newWorld()
 				began := time.Now()
-				v, err := p.Call(context.Background(), event(t, policy.Helo, "mail.example.com"), w)
+				v, err := p.Call(context.Background(), r.event(t), r.world())
 				took := time.Since(began)
 				var call *CallError
 				if !errors.As(err, &call) || !strings.Contains(r.causes, call.Cause) {
@@ -154,23 +36,6 @@ func TestHostileCalls(t *testing.T) {
 			}
 		})
 	}
-}
-
-func mod(op uint64, name, value string) []byte {
-	b := appendUint(nil, abi.ModOp, op)
-	b = appendText(b, abi.ModName, name)
-	return appendElement(b, abi.ModValue, value)
-}
-
-// wasiCall makes wafer_event call a WASI function.
-func wasiCall(name string, params, results []byte, args ...byte) *builder {
-	b := new(builder)
-	b.imports = []builderImport{{abi.WASI, name, b.typ(params, results)}}
-	var drop []byte
-	if len(results) > 0 {
-		drop = []byte{opDrop}
-	}
-	return b.complete(join(args, []byte{opCall, 0}, drop, []byte{opI64Const, 0})...)
 }
 
 // TestCollectorDuringTree collects garbage while a guest runs a tree of calls
@@ -219,7 +84,7 @@ func TestRefusedModules(t *testing.T) {
 		want   string
 	}{
 		{"unknown import", importing("env", "system"), `import "env"."system" is not offered`},
-		{"import of a later minor", importing(abi.Module, abi.ImportStateGet), "import wafer1.state_get needs a newer server"},
+		{"import of a later minor", importing(abi.Module, "http"), "import wafer1.http needs a newer server"},
 		{"import of a later major", importing("wafer2", "log"), `import "wafer2"."log" is of another major version`},
 		{"import with another signature", importing(abi.Module, abi.ImportNow), "import wafer1.now has signature >, want >I"},
 		{"unknown WASI function", importing(abi.WASI, "path_format"), "is not offered"},
@@ -229,6 +94,23 @@ func TestRefusedModules(t *testing.T) {
 		{"export with a reserved name", with(func(b *builder) { b.export("__wafer_fuel", kindFunc, 0) }), "reserved"},
 		{"export twice", with(func(b *builder) { b.export(abi.ExportABI, kindFunc, 0) }), "twice"},
 		{"memory is not exported", with(func(b *builder) { b.exports[0].name = "mem" }), "memory is not exported"},
+		{"buffer out of bounds", with(func(b *builder) { b.funcs[1].code = append(appendSigned([]byte{opI32Const}, -16), opEnd) }), "out of bounds"},
+		{"no buffer", with(func(b *builder) { b.funcs[1].code = []byte{opI32Const, 0, opEnd} }), "buffer refused"},
+		{"buffer traps", with(func(b *builder) { b.funcs[1].code = []byte{opUnreachable, opEnd} }), "trap"},
+		{"manifest out of bounds", with(func(b *builder) { b.funcs[2].code = append(packedConst(65000, 1000), opEnd) }), "out of bounds"},
+		{"giant manifest", with(func(b *builder) { b.funcs[2].code = append(packedConst(0, 65537), opEnd) }), "more than 65536"},
+		{"manifest of rubbish", with(func(b *builder) { b.funcs[2].code = append(packedConst(1025, 20), opEnd) }), "manifest"},
+		{"refuses its config out of bounds", with(func(b *builder) { b.funcs[3].code = append(packedConst(65535, 9), opEnd) }), "out of bounds"},
+		{"unknown stage", func() *builder {
+			b := new(builder)
+			b.completeWith(abi.Version, manifestOf("a.b", abi.LastStage+1), []byte{opI64Const, 0})
+			return b
+		}(), "stage 9 is unknown"},
+		{"unknown grant", func() *builder {
+			b := new(builder)
+			b.completeWith(abi.Version, append(manifestOf("a.b", 1), appendElement(nil, abi.ManifestGrant, string(appendElement(nil, abi.GrantName, "root")))...), []byte{opI64Const, 0})
+			return b
+		}(), `grant "root" is unknown`},
 		{"newer major", func() *builder {
 			b := new(builder)
 			b.completeWith(2<<16, manifestOf("a.b", 1), []byte{opI64Const, 0})
@@ -321,6 +203,31 @@ func TestFlippedModules(t *testing.T) {
 	}
 	if loaded == 0 {
 		t.Error("none loaded: the module was too fragile to test anything")
+	}
+}
+
+// TestDamagedGoModule cuts what the Go compiler made and flips bits in its code:
+// whatever still loads ends every call.
+func TestDamagedGoModule(t *testing.T) {
+	good := plugin(t, "helo")
+	for i := range 16 {
+		if m, err := shared(t).Inspect(context.Background(), good[:i*len(good)/16]); err == nil {
+			t.Errorf("cut to %d sixteenths: loaded as %s", i, m.ID)
+		}
+	}
+	for i, loaded := 0, 0; i < 16 && loaded < 2; i++ { // spread over the code, which is the middle of the file
+		bad := append([]byte(nil), good...)
+		at := len(bad)/8 + i*len(bad)/32
+		bad[at] ^= 1 << (i % 8)
+		p, err := shared(t).Load(context.Background(), bad, LoadOptions{Name: "damaged", Limits: Limits{Fuel: 10_000_000}})
+		if err != nil {
+			continue
+		}
+		loaded++
+		_, _ = p.Call(context.Background(), event(t, policy.Helo, "mail.example.com"), newWorld()) // any end is good
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -20,11 +20,12 @@ import (
 // without a closure or an allocation.
 type instance struct {
 	program *program
+	pool    *pool // nil while the plugin is loaded
 	mod     api.Module
 	mem     api.Memory
 	lin     *linearMemory
 	guard   *guard
-	grants  struct{ dns, count bool }
+	grants  granted
 
 	fuel, left, depth api.MutableGlobal
 	bufferFn, eventFn api.Function
@@ -42,10 +43,17 @@ type instance struct {
 	io          time.Duration // what may still be waited for
 	logged      int
 	questions   int
-	hostCalls   int
+	stateOps    int
 	output      []byte // standard output and error
 	dnsRequest  string // of the last lookup
 	dnsResponse string
+	stateHeld   bool // the value below waits for a larger buffer
+	stateKey    string
+	stateValue  string
+	fieldHeld   bool // the same for a header field
+	fieldName   string
+	fieldIndex  int32
+	fieldValue  string
 
 	monotonic uint64 // ns, only forward
 }
@@ -125,11 +133,20 @@ func (in *instance) close() {
 	in.mod, in.mem = nil, nil
 }
 
+// grown is by how many octets the memory is larger than the image.
+func (in *instance) grown() int64 {
+	n := int64(in.mem.Size())
+	if in.lin.image != nil {
+		n -= int64(in.lin.image.pages) * pageSize
+	}
+	return max(n, 0)
+}
+
 // begin gives the instance a budget and the world of one call.
 func (in *instance) begin(ctx context.Context, host policy.Host, ev *policy.Event, l *Limits) {
 	in.ctx, in.host, in.event = ctx, host, ev
 	in.now = time.Time{}
-	in.io, in.logged, in.questions, in.hostCalls = l.IO, 0, 0, 0
+	in.io, in.logged, in.questions, in.stateOps = l.IO, 0, 0, 0
 	in.output = in.output[:0]
 	first := min(l.Fuel, slice)
 	in.fuel.Set(uint64(first))
@@ -148,8 +165,13 @@ func (in *instance) end(l *Limits, err error) error {
 	if len(in.output) > 0 {
 		in.host.Log(4, "plugin wrote: "+logText(in.output))
 	}
+	if r, ok := in.host.(policy.Recorder); ok {
+		r.Burned(in.spent)
+	}
 	in.ctx, in.host, in.event = nil, nil, nil
 	in.dnsRequest, in.dnsResponse = "", ""
+	in.stateHeld, in.stateKey, in.stateValue = false, "", ""
+	in.fieldHeld, in.fieldName, in.fieldValue = false, "", ""
 	return err
 }
 

@@ -22,12 +22,14 @@ type Limits struct {
 	CPU       time.Duration // without host calls that wait; 100 ms
 	Wall      time.Duration // 5 s
 	IO        time.Duration // waiting in host calls; 4 s
-	Instances int           // 2 for each core; 32 if dns is granted
+	Instances int           // in use at once: 2 for each core, 32 if state is granted, 1,200 if dns is
 	Calls     int           // after which an instance is replaced; 10,000
 	Retire    int64         // octets of memory above which an instance is replaced; 16 MiB
 }
 
-func (l Limits) withDefaults(dns bool) Limits {
+// withDefaults fills in what is zero. A plugin whose calls may wait has more
+// instances: an instance that waits for DNS costs some 0.3 MB.
+func (l Limits) withDefaults(g granted) Limits {
 	def := func(v *int64, to int64) {
 		if *v <= 0 {
 			*v = to
@@ -44,19 +46,31 @@ func (l Limits) withDefaults(dns bool) Limits {
 		l.Calls = 10_000
 	}
 	if l.Instances <= 0 {
-		l.Instances = 2 * runtime.GOMAXPROCS(0)
-		if dns {
-			l.Instances = max(l.Instances, 32)
+		l.Instances = l.running(g)
+		if g.dns {
+			l.Instances = 1200
 		}
 	}
 	return l
+}
+
+// running is how many instances may run at the same time; the rest wait for DNS.
+func (l Limits) running(g granted) int {
+	n := 2 * runtime.GOMAXPROCS(0)
+	if g.state { // its calls may wait for a disk, and are not paused for that
+		n = max(n, 32)
+	}
+	if l.Instances > 0 {
+		n = min(n, l.Instances)
+	}
+	return n
 }
 
 // LoadOptions is one check's use of a module.
 type LoadOptions struct {
 	Name   string              // of the check, "inbound/helo"
 	Config map[string][]string // by field; see Manifest.Settings
-	Grants []string            // "dns", "count"
+	Grants []string            // "dns", "count", "message", "state", "list"
 	Limits Limits
 	Source string // where the check is written, "config.hcl:12,3-9", for errors
 }
@@ -78,7 +92,7 @@ type Plugin struct {
 
 // Inspect returns what a module says about itself. Nothing is configured.
 func (h *Host) Inspect(ctx context.Context, module []byte) (*Manifest, error) {
-	l := Limits{}.withDefaults(false)
+	l := Limits{}.withDefaults(granted{})
 	p, err := h.program(ctx, module, &l)
 	if err != nil {
 		return nil, fmt.Errorf("inspect module: %w", err)
@@ -108,7 +122,7 @@ func (h *Host) Load(ctx context.Context, module []byte, o LoadOptions) (*Plugin,
 }
 
 func (h *Host) load(ctx context.Context, module []byte, o *LoadOptions) (_ *Plugin, err error) {
-	limits := o.Limits.withDefaults(slices.Contains(o.Grants, abi.GrantDNS))
+	limits := o.Limits.withDefaults(grantsOf(o.Grants))
 	prog, err := h.program(ctx, module, &limits)
 	if err != nil {
 		return nil, fmt.Errorf("load module: %w", err)
@@ -146,6 +160,7 @@ func (h *Host) load(ctx context.Context, module []byte, o *LoadOptions) (_ *Plug
 // boot configures a first instance, takes its image, and opens the pool.
 func (p *Plugin) boot(ctx context.Context, config []byte, granted []string) error {
 	world := loadHost{p.host, p.name}
+	grants := grantsOf(granted)
 	limits := bootLimits
 	limits.Memory = p.limits.Memory
 	fresh := func() (*instance, error) {
@@ -154,7 +169,7 @@ func (p *Plugin) boot(ctx context.Context, config []byte, granted []string) erro
 		if err != nil {
 			return nil, err
 		}
-		in.allow(granted)
+		in.grants = grants
 		if p.program.booted == nil {
 			err = in.initialize(ctx, world, &limits)
 		}
@@ -190,22 +205,24 @@ func (p *Plugin) boot(ctx context.Context, config []byte, granted []string) erro
 				return nil, err
 			}
 			in.buffer, in.room, in.monotonic = buffer, room, monotonic
-			in.allow(granted)
+			in.grants = grants
 			return in, nil
 		}
 	}
-	p.pool = newPool(p.limits.Instances, start)
+	p.pool = newPool(p.limits.Instances, p.limits.running(grants), start)
+	in.pool = p.pool
 	p.pool.idle = append(p.pool.idle, in)
 	return nil
 }
 
-func (in *instance) allow(granted []string) {
-	in.grants.dns = slices.Contains(granted, abi.GrantDNS)
-	in.grants.count = slices.Contains(granted, abi.GrantCount)
-}
-
 // Manifest is what the module says about itself.
 func (p *Plugin) Manifest() *Manifest { return p.program.manifest.clone() }
+
+// ID is the id in the module's manifest (policy.Module).
+func (p *Plugin) ID() string { return p.program.manifest.ID }
+
+// Digest is the SHA-256 of the module in hexadecimal (policy.Module).
+func (p *Plugin) Digest() string { return p.program.digest }
 
 // Stats is what a plugin did so far.
 type Stats struct {

@@ -66,11 +66,14 @@ var (
 	sharedErr  error
 )
 
+// cacheDir keeps what was compiled, for all Hosts of the tests.
+func cacheDir() string { return filepath.Join(built, "cache") }
+
 // shared returns a Host that all tests use, so that each plugin is compiled
 // once.
 func shared(t testing.TB) *Host {
 	t.Helper()
-	sharedOnce.Do(func() { sharedHost, sharedErr = New(Options{}) })
+	sharedOnce.Do(func() { sharedHost, sharedErr = New(Options{CacheDir: cacheDir()}) })
 	if sharedErr != nil {
 		t.Fatal(sharedErr)
 	}
@@ -104,10 +107,13 @@ type world struct {
 	lines  []string
 	asked  int
 	block  chan struct{} // DNS waits for it, if it is there
+	// arrived is told of each who begins to wait, if it is there.
+	arrived chan struct{}
+	table   policy.Table // state, lists, metrics
 }
 
 func newWorld() *world {
-	return &world{clock: time.Unix(1795000000, 0), zone: make(map[string]policy.Answer), counts: make(map[string]int64)}
+	return &world{clock: time.Unix(1795000000, 0), zone: make(map[string]policy.Answer), counts: make(map[string]int64), table: policy.Table{Time: time.Unix(1795000000, 0)}}
 }
 
 func (w *world) Now() time.Time { return w.clock }
@@ -120,6 +126,9 @@ func (w *world) DNS(ctx context.Context, qs []policy.Question) []policy.Answer {
 	w.mu.Unlock()
 	as := make([]policy.Answer, len(qs))
 	if w.block != nil {
+		if w.arrived != nil {
+			w.arrived <- struct{}{}
+		}
 		select {
 		case <-w.block:
 		case <-ctx.Done():
@@ -145,6 +154,22 @@ func (w *world) Count(_ context.Context, key string, delta int64, _ time.Duratio
 	w.counts[key] += delta
 	return w.counts[key], nil
 }
+
+func (w *world) StateGet(_ context.Context, key string) ([]byte, bool, error) {
+	return w.table.StateGet(context.Background(), key)
+}
+
+func (w *world) StatePut(_ context.Context, key string, value []byte, ttl time.Duration) error {
+	return w.table.StatePut(context.Background(), key, value, ttl)
+}
+
+func (w *world) StateSeen(_ context.Context, key string, ttl time.Duration) (policy.Sighting, error) {
+	return w.table.StateSeen(context.Background(), key, ttl)
+}
+
+func (w *world) List(name, key string) (string, bool, error) { return w.table.List(name, key) }
+
+func (w *world) Metric(label string, delta int64) { w.table.Metric(label, delta) }
 
 func (w *world) Log(level int, text string) {
 	w.mu.Lock()

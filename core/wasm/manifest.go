@@ -60,7 +60,7 @@ type Field struct {
 }
 
 // grants are the grants that there are.
-var grants = []string{abi.GrantCount, abi.GrantDNS}
+var grants = []string{abi.GrantCount, abi.GrantDNS, abi.GrantList, abi.GrantMessage, abi.GrantState}
 
 func (m *Manifest) optional(grant string) bool {
 	return slices.ContainsFunc(m.Grants, func(g Grant) bool { return g.Name == grant && g.Optional })

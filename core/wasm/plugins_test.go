@@ -131,33 +131,7 @@ func naughty(t testing.TB, do string, config map[string][]string) *Plugin {
 	for k, v := range config {
 		c[k] = v
 	}
-	return load(t, shared(t), plugin(t, "naughty"), LoadOptions{Config: c, Grants: []string{"dns", "count"}, Limits: small})
-}
-
-func TestNaughty(t *testing.T) {
-	rows := []struct{ do, cause, detail string }{
-		{"loop", CauseFuel, ""},
-		{"recurse", "", ""}, // depth, fuel or the guest's own stack limit, whichever is first
-		{"allocate", CausePanic, "out of memory"},
-		{"panic", CausePanic, "panic: assignment to entry in nil map"},
-		{"index", CausePanic, "main.go:"},
-		{"exit", CauseExit, "exit code 3"},
-		{"deadlock", CausePanic, "all goroutines are asleep"},
-		{"fail", CauseGuest, ""},
-		{"mods", CauseBadVerdict, "more than 64 modifications"},
-	}
-	for _, r := range rows {
-		t.Run(r.do, func(t *testing.T) {
-			p := naughty(t, r.do, map[string][]string{"times": {"65"}})
-			for range 2 { // a new instance for the second
-				_, err := p.Call(context.Background(), event(t, policy.Helo, "x"), newWorld())
-				var call *CallError
-				if !errors.As(err, &call) || r.cause != "" && call.Cause != r.cause || !strings.Contains(call.Error(), r.detail) {
-					t.Errorf("got %v, want %s: %s", err, r.cause, r.detail)
-				}
-			}
-		})
-	}
+	return load(t, shared(t), plugin(t, "naughty"), LoadOptions{Config: c, Grants: []string{"dns", "count", "message", "state", "list"}, Limits: small})
 }
 
 func TestWellBehaved(t *testing.T) {
@@ -260,6 +234,91 @@ func TestWellBehaved(t *testing.T) {
 	})
 }
 
+// directory is a policy.Directory of one domain.
+type directory struct{}
+
+func (directory) Class(p mail.Path) string {
+	switch {
+	case p.Domain() != "local.example":
+		return policy.ClassRelay
+	case p.Local() == "bob":
+		return policy.ClassLocal
+	}
+	return policy.ClassUnknown
+}
+
+func (directory) Owners(p mail.Path) []string { return []string{p.Local(), "postmaster"} }
+
+type entries map[string]string
+
+func (e entries) Lookup(key string) (string, bool) { v, ok := e[key]; return v, ok }
+
+// TestWorld lets a Go guest use each grant, and hears what it was told.
+func TestWorld(t *testing.T) {
+	rows := []struct {
+		do    string
+		stage policy.Stage
+		times string
+		want  string
+	}{
+		{"read", policy.Message, "4", "Subject: hello|hello,true,ok|false,ok|4,ok,cdef"},
+		{"read", policy.Message, "100000", "Subject: hello|hello,true,ok|false,ok|70005,EOF,cdefgxxx"},
+		{"read", policy.Mail, "4", "not there|,false,not there|false,not there|0,not there,"},
+		{"remember", policy.Mail, "1000", "0,false,ok|ok|1000,true,ok|0,true,ok|1,false,ok|ok,bad argument,bad argument|false,ok"},
+		{"remember", policy.Mail, "16385", "0,false,ok|bad argument|0,false,ok|0,true,ok|1,false,ok|ok,bad argument,bad argument|false,ok"},
+		{"look up", policy.Mail, "1", "value,true,ok|,false,ok|,false,the check names no such list|,false,the check names no such list|????"},
+		{"directory", policy.Rcpt, "1", "relay,local,alice?postmaster,one?two,2.5"},
+		{"keys", policy.Mail, "50", ""},
+		{"keys", policy.Mail, "51", "the call's allowance is used up"},
+	}
+	for _, r := range rows {
+		t.Run(r.do+" "+r.times, func(t *testing.T) {
+			w := newWorld()
+			w.table.Lists = map[string]policy.List{"good": entries{"known": "value"}}
+			ev := event(t, r.stage, "x")
+			ev.Directory, ev.Tags, ev.Score = directory{}, []string{"one", "two"}, 2.5
+			if r.stage == policy.Message {
+				ev.Content = letter{"abcdefg" + strings.Repeat("x", 70000)}
+			}
+			v, err := naughty(t, r.do, map[string][]string{"times": {r.times}}).Call(context.Background(), ev, w)
+			if err != nil || v.Status.Text != r.want {
+				t.Errorf("got %q, %v, want %q", v.Status.Text, err, r.want)
+			}
+			if r.do == "look up" && w.table.Metrics["looked-up"] != 2 {
+				t.Errorf("metrics %v", w.table.Metrics)
+			}
+		})
+	}
+	t.Run("without grants", func(t *testing.T) {
+		ev := event(t, policy.Message, "x")
+		ev.Content = letter{"abc"}
+		for do, want := range map[string]string{
+			"read": "not granted|,false,not granted|false,not granted|0,not granted,", "look up": ",false,not granted|,false,not granted|,false,not granted|,false,not granted|????",
+		} {
+			p := load(t, shared(t), plugin(t, "naughty"), LoadOptions{Config: map[string][]string{"do": {do}, "times": {"4"}}})
+			if v, err := p.Call(context.Background(), ev, newWorld()); err != nil || v.Status.Text != want {
+				t.Errorf("%s: got %q, %v, want %q", do, v.Status.Text, err, want)
+			}
+		}
+	})
+	t.Run("recorded", func(t *testing.T) {
+		ev := event(t, policy.Message, "x")
+		ev.Content = letter{"abc"}
+		h := &policy.Table{}
+		p := naughty(t, "read", map[string][]string{"times": {"4"}})
+		if _, err := p.Call(context.Background(), ev, h); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, c := range h.Calls {
+			got = append(got, c.Call+" "+c.Ask+"="+c.Answer+" "+c.Status)
+		}
+		if s := strings.Join(got, "; "); s != "header  0=14 ok; header  1=0 not-found; header SUBJECT 0=5 ok; header Subject 1=0 not-found; body 2 4=1 ok; body 3 3=0 ok" || h.Fuel < 1000 {
+			t.Errorf("got %s with %d units of fuel", s, h.Fuel)
+		}
+	})
+}
+
 // TestDNSDeadline lets DNS never answer: the call ends when its time for that
 // is over, and the plugin hears of it.
 func TestDNSDeadline(t *testing.T) {
@@ -354,7 +413,7 @@ func TestClosedPlugin(t *testing.T) {
 func TestBreakerOpens(t *testing.T) {
 	now := time.Unix(1795000000, 0)
 	log, lines := logger()
-	h, err := New(Options{Now: func() time.Time { return now }, Logger: log})
+	h, err := New(Options{CacheDir: cacheDir(), Now: func() time.Time { return now }, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,79 +437,4 @@ func TestBreakerOpens(t *testing.T) {
 	if got := cause(); got != CauseGuest {
 		t.Errorf("after 31 s: %s", got)
 	}
-}
-
-func BenchmarkHelo(b *testing.B) {
-	p := load(b, shared(b), plugin(b, "helo"), LoadOptions{})
-	benchmark(b, p, event(b, policy.Helo, "mail.example.com"))
-}
-
-func BenchmarkHeloRefused(b *testing.B) {
-	p := load(b, shared(b), plugin(b, "helo"), LoadOptions{})
-	benchmark(b, p, event(b, policy.Helo, "mailhost"))
-}
-
-func BenchmarkRatelimit(b *testing.B) {
-	p := load(b, shared(b), plugin(b, "ratelimit"), LoadOptions{Config: map[string][]string{"limit": {"1000000000"}}, Grants: []string{"count"}})
-	benchmark(b, p, event(b, policy.Connect, ""))
-}
-
-func benchmark(b *testing.B, p *Plugin, ev *policy.Event) {
-	w := newWorld()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := p.Call(context.Background(), ev, w); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkLoadAgain(b *testing.B) {
-	load(b, shared(b), plugin(b, "helo"), LoadOptions{})
-	code := plugin(b, "helo")
-	for b.Loop() {
-		p, err := shared(b).Load(context.Background(), code, LoadOptions{Name: "b"})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := p.Close(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkInstance starts an instance from the image and asks it once.
-func BenchmarkInstance(b *testing.B) {
-	p := load(b, shared(b), plugin(b, "helo"), LoadOptions{Limits: Limits{Calls: 1}})
-	benchmark(b, p, event(b, policy.Helo, "mail.example.com"))
-}
-
-// BenchmarkLoadCold loads into a new Host, with and without its cache folder
-// filled.
-func BenchmarkLoadCold(b *testing.B) {
-	code := plugin(b, "helo")
-	once := func(b *testing.B, dir string) {
-		h, err := New(Options{CacheDir: dir})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := h.Load(context.Background(), code, LoadOptions{Name: "b"}); err != nil {
-			b.Fatal(err)
-		}
-		if err := h.Close(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.Run("compile", func(b *testing.B) {
-		for b.Loop() {
-			once(b, "")
-		}
-	})
-	b.Run("cached", func(b *testing.B) {
-		dir := b.TempDir() + "/cache"
-		once(b, dir)
-		for b.Loop() {
-			once(b, dir)
-		}
-	})
 }

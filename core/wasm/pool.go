@@ -2,35 +2,61 @@ package wasm
 
 import (
 	"context"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// pool keeps a plugin's instances: at most as many as there are tokens, the
-// last used first, so that the rest can be forgotten by the processor's caches
-// and by the pool.
+// pool keeps a plugin's instances: the last used first, so that the rest can be
+// forgotten by the processor's caches and by the pool. Two numbers are limited:
+// the instances in use (places), and how many of them run at the same time
+// (tokens). An instance that waits for DNS keeps its place and gives its token
+// back, so that a thousand sessions whose names nobody answers for hold memory,
+// and not up the others.
 type pool struct {
 	start  func() (*instance, error)
+	places chan struct{} // nil: as many as tokens
 	tokens chan struct{}
+	keep   int          // idle instances; more are closed
+	paused atomic.Int64 // octets that instances in aside have grown by
 	closed chan struct{}
 
 	mu   sync.Mutex
 	idle []*instance
 }
 
-func newPool(size int, start func() (*instance, error)) *pool {
-	return &pool{start: start, tokens: make(chan struct{}, size), closed: make(chan struct{})}
+// newPool returns a pool of so many instances of which so many run. Every
+// instance knows the pool it is of.
+func newPool(size, running int, start func() (*instance, error)) *pool {
+	p := &pool{tokens: make(chan struct{}, running), keep: running, closed: make(chan struct{})}
+	if size > running {
+		p.places, p.keep = make(chan struct{}, size), min(size, keepIdle)
+	}
+	p.start = func() (*instance, error) {
+		in, err := start()
+		if err == nil {
+			in.pool = p
+		}
+		return in, err
+	}
+	return p
 }
+
+// keepIdle is how many idle instances a pool keeps whose calls may wait.
+const keepIdle = 32
 
 // take returns an instance that is the caller's until put or drop. It waits at
 // most for the given time.
 func (p *pool) take(ctx context.Context, wait time.Duration) (*instance, error) {
-	select {
-	case p.tokens <- struct{}{}:
-	default:
-		if err := p.wait(ctx, wait); err != nil {
+	if p.places != nil {
+		if err := p.enter(ctx, p.places, wait); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.enter(ctx, p.tokens, wait); err != nil {
+		p.leave(p.places)
+		return nil, err
 	}
 	p.mu.Lock()
 	if n := len(p.idle); n > 0 {
@@ -42,23 +68,39 @@ func (p *pool) take(ctx context.Context, wait time.Duration) (*instance, error) 
 	p.mu.Unlock()
 	select {
 	case <-p.closed:
-		<-p.tokens
+		p.release()
 		return nil, &CallError{Cause: CauseClosed}
 	default:
 	}
 	in, err := p.start()
 	if err != nil {
-		<-p.tokens
+		p.release()
 		return nil, &CallError{CauseStart, clean(err.Error(), maxDetail)}
 	}
 	return in, nil
 }
 
-func (p *pool) wait(ctx context.Context, wait time.Duration) error {
+// yields is how often a caller lets others run before it waits in earnest: most
+// calls are over in microseconds, and a timer costs as much as one of them.
+const yields = 8
+
+// enter puts one into a semaphore.
+func (p *pool) enter(ctx context.Context, semaphore chan struct{}, wait time.Duration) error {
+	for i := 0; ; i++ {
+		select {
+		case semaphore <- struct{}{}:
+			return nil
+		default:
+		}
+		if i == yields {
+			break
+		}
+		runtime.Gosched()
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case p.tokens <- struct{}{}:
+	case semaphore <- struct{}{}:
 		return nil
 	case <-p.closed:
 		return &CallError{Cause: CauseClosed}
@@ -69,32 +111,77 @@ func (p *pool) wait(ctx context.Context, wait time.Duration) error {
 	}
 }
 
+// leave takes one out of a semaphore, if there is one.
+func (p *pool) leave(semaphore chan struct{}) {
+	if semaphore != nil {
+		<-semaphore
+	}
+}
+
+func (p *pool) release() {
+	<-p.tokens
+	p.leave(p.places)
+}
+
+// pausedGrowth is how much memory instances may have grown by, beyond the image
+// that they began from, that wait all together, in octets. What would be more
+// keeps its token while it waits: then there are few of it.
+const pausedGrowth = 512 << 20
+
+// aside calls f, which waits for the world, and lets another instance run in the
+// meantime. In a pool that counts no places it only calls f.
+func (p *pool) aside(grown int64, f func()) {
+	if p == nil || p.places == nil || p.paused.Add(grown) > pausedGrowth {
+		if p != nil && p.places != nil {
+			defer p.paused.Add(-grown)
+		}
+		f()
+		return
+	}
+	<-p.tokens
+	defer func() {
+		p.paused.Add(-grown)
+		p.tokens <- struct{}{}
+	}()
+	f()
+}
+
 // put gives back an instance that is as good as before.
 func (p *pool) put(in *instance) {
 	p.mu.Lock()
-	p.idle = append(p.idle, in)
+	kept := len(p.idle) < p.keep
+	if kept {
+		p.idle = append(p.idle, in)
+	}
 	p.mu.Unlock()
-	<-p.tokens
+	if !kept {
+		in.close()
+	}
+	p.release()
 }
 
 // drop gives back an instance that is not.
 func (p *pool) drop(in *instance) {
 	in.close()
-	<-p.tokens
+	p.release()
 }
 
 // close waits until every instance was given back and closes them. It is called
 // once.
 func (p *pool) close() {
 	close(p.closed)
-	for range cap(p.tokens) {
-		p.tokens <- struct{}{} // nobody gets one any more
+	all := p.places
+	if all == nil {
+		all = p.tokens
+	}
+	for range cap(all) {
+		all <- struct{}{} // nobody gets one any more
 	}
 	for _, in := range p.idle {
 		in.close()
 	}
 	p.idle = nil
-	for range cap(p.tokens) {
-		<-p.tokens // late comers find the pool closed
+	for range cap(all) {
+		<-all // late comers find the pool closed
 	}
 }

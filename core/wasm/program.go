@@ -153,28 +153,30 @@ func (p *program) build(ctx context.Context, code []byte, limits *Limits) (err e
 		p.first = p.module.firstImage()
 	}
 	p.module.forget()
-	return p.describe(ctx, len(code))
+	boot := bootLimits
+	boot.Memory = max(boot.Memory, limits.Memory)
+	return p.describe(ctx, len(code), &boot)
 }
 
 // describe starts the module once and reads its version and manifest.
-func (p *program) describe(ctx context.Context, size int) error {
+func (p *program) describe(ctx context.Context, size int, limits *Limits) error {
 	world := loadHost{p.host, p.digest[:12]}
-	in, err := p.newInstance(p.first, bootLimits)
+	in, err := p.newInstance(p.first, *limits)
 	if err != nil {
 		return err
 	}
 	defer in.close()
-	if err := in.initialize(ctx, world, &bootLimits); err != nil {
+	if err := in.initialize(ctx, world, limits); err != nil {
 		return err
 	}
-	version, err := in.run(ctx, world, &bootLimits, abi.ExportABI)
+	version, err := in.run(ctx, world, limits, abi.ExportABI)
 	if err != nil {
 		return fmt.Errorf("%s: %w", abi.ExportABI, err)
 	}
 	if major := uint32(version) >> 16; major != abi.Major {
 		return fmt.Errorf("module is written for version %d.%d of the ABI; this server has %d.%d", major, uint32(version)&0xffff, abi.Major, abi.Minor)
 	}
-	result, err := in.run(ctx, world, &bootLimits, abi.ExportDescribe)
+	result, err := in.run(ctx, world, limits, abi.ExportDescribe)
 	if err != nil {
 		return fmt.Errorf("%s: %w", abi.ExportDescribe, err)
 	}

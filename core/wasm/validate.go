@@ -39,12 +39,6 @@ var required = []struct{ name, signature string }{
 	{abi.ExportEvent, "ii>I"},
 }
 
-// later are the imports that later minor versions define.
-var later = []string{
-	abi.ImportRandom, abi.ImportHeader, abi.ImportBody, abi.ImportStateGet, abi.ImportStatePut,
-	abi.ImportStateSeen, abi.ImportList, abi.ImportMetric,
-}
-
 // check refuses a module that does not keep to the ABI. It returns one error
 // with everything that is wrong.
 func (m *module) check() error {
@@ -66,7 +60,7 @@ func (m *module) checkImports(say func(string, ...any)) {
 			if got := m.types[f.typ].signature(); got != known.signature {
 				say("import %s.%s has signature %s, want %s", f.module, f.name, got, known.signature)
 			}
-		case f.module == abi.Module && slices.Contains(later, f.name):
+		case f.module == abi.Module:
 			say("import %s.%s needs a newer server", f.module, f.name)
 		case strings.HasPrefix(f.module, "wafer") && f.module != abi.Module:
 			say("import %q.%q is of another major version of the ABI; this server has %s", f.module, f.name, abi.Module)

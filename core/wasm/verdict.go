@@ -11,48 +11,14 @@ import (
 	"github.com/wafermail/wafer/sdk/abi"
 )
 
-// Sets of stages, for the table of what a verdict may do where (sdk/abi/ABI.md).
-const (
-	anyStage  = 0xff
-	sessional = 1<<policy.Connect | 1<<policy.Helo
-	message   = 1<<policy.Mail | 1<<policy.Rcpt | 1<<policy.Data | messageBit
-	// messageBit stands for policy.Message, whose number does not fit.
-	messageBit = 1
-)
-
-func stageBit(s policy.Stage) uint8 {
-	if s == policy.Message {
-		return messageBit
-	}
-	return 1 << s
-}
-
-// actionRule is what an action may say, and where.
-type actionRule struct {
-	stages   uint8
-	from, to int // its codes; 0: it has no reply
-}
-
-var actionRules = [abi.LastAction + 1]actionRule{
-	policy.Next:          {anyStage, 0, 0},
-	policy.Accept:        {anyStage, 0, 0},
-	policy.Reject:        {anyStage, 500, 599},
-	policy.Defer:         {anyStage, 400, 499},
-	policy.Disconnect:    {anyStage, 400, 599},
-	policy.Discard:       {message, 0, 0},
-	policy.Hold:          {message, 0, 0},
-	policy.Quarantine:    {message, 0, 0},
-	policy.DeferIfPermit: {sessional | message, 400, 499},
-	policy.DeferIfReject: {sessional | message, 400, 499},
-}
-
-// modRules is where each modification may be asked for.
-var modRules = [...]uint8{
-	abi.OpPrepend:  sessional | message,
-	abi.OpTag:      anyStage,
-	abi.OpRedirect: message,
-	abi.OpBCC:      message,
-	abi.OpTarpit:   anyStage,
+// codes are the replies that an action may name, from and to; 0: it has none.
+// What is legal at which stage package policy says.
+var codes = [abi.LastAction + 1][2]int{
+	policy.Reject:        {500, 599},
+	policy.Defer:         {400, 499},
+	policy.Disconnect:    {400, 599},
+	policy.DeferIfPermit: {400, 499},
+	policy.DeferIfReject: {400, 499},
 }
 
 // decodeVerdict reads a Verdict that a guest gave at stage. Nothing in it is
@@ -62,7 +28,15 @@ func decodeVerdict(b []byte, stage policy.Stage) (policy.Verdict, error) {
 	var v policy.Verdict
 	var code, mods uint64
 	var action uint64
+	var all string // b, copied once for the texts that are kept
 	r := wireReader{b: b}
+	kept := func(p []byte) string {
+		if all == "" {
+			all = string(b)
+		}
+		end := len(b) - len(r.b)
+		return all[end-len(p) : end]
+	}
 	for {
 		field, wire, n, p, ok := r.next()
 		if !ok {
@@ -77,17 +51,17 @@ func decodeVerdict(b []byte, stage policy.Stage) (policy.Verdict, error) {
 			if !validEnhanced(p) {
 				return v, fmt.Errorf("enhanced code %.20q", p)
 			}
-			v.Status.Enhanced = string(p)
+			v.Status.Enhanced = kept(p)
 		case field == abi.VerdictText && wire == wireBytes:
 			if len(p) > abi.MaxText || !printableASCII(p) {
 				return v, fmt.Errorf("text of %d octets with a character that may not stand in a reply, or too long: %.60q", len(p), p)
 			}
-			v.Status.Text = string(p)
+			v.Status.Text = kept(p)
 		case field == abi.VerdictReason && wire == wireBytes:
 			if len(p) > abi.MaxReason || !isLabel(p) {
 				return v, fmt.Errorf("reason %.60q, want lower-case words joined by \"-\"", p)
 			}
-			v.Reason = string(p)
+			v.Reason = kept(p)
 		case field == abi.VerdictScore && wire == wireFixed64:
 			if v.Effects.Score = math.Float64frombits(n); math.IsNaN(v.Effects.Score) || math.Abs(v.Effects.Score) > 1e6 {
 				return v, fmt.Errorf("score %v", v.Effects.Score)
@@ -110,16 +84,16 @@ func decodeVerdict(b []byte, stage policy.Stage) (policy.Verdict, error) {
 		return v, fmt.Errorf("unknown action %d", action)
 	}
 	v.Action = policy.Action(action)
-	rule := actionRules[action]
-	if rule.stages&stageBit(stage) == 0 {
-		return v, fmt.Errorf("action %d is not possible at stage %d", action, stage)
+	if !policy.Legal(stage, v.Action) {
+		return v, fmt.Errorf("action %s is not legal at stage %s", v.Action, stage)
 	}
-	if code != 0 && (code < uint64(rule.from) || code > uint64(rule.to)) {
-		return v, fmt.Errorf("code %d does not fit action %d", code, action)
+	from, to := codes[action][0], codes[action][1]
+	if code != 0 && (code < uint64(from) || code > uint64(to)) {
+		return v, fmt.Errorf("code %d does not fit action %s", code, v.Action)
 	}
 	v.Status.Code = int(code)
-	if rule.to == 0 && v.Status != (mail.Status{}) {
-		return v, fmt.Errorf("action %d has no reply, yet the verdict names one", action)
+	if to == 0 && v.Status != (mail.Status{}) {
+		return v, fmt.Errorf("action %s has no reply, yet the verdict names one", v.Action)
 	}
 	return v, nil
 }
@@ -149,10 +123,10 @@ func decodeMod(b []byte, stage policy.Stage, e *policy.Effects) error {
 	switch {
 	case r.bad:
 		return fmt.Errorf("malformed modification of %d octets", len(b))
-	case op == 0 || op >= uint64(len(modRules)):
+	case op == 0 || op > abi.LastOp:
 		return fmt.Errorf("unknown modification %d", op)
-	case modRules[op]&stageBit(stage) == 0:
-		return fmt.Errorf("modification %d is not possible at stage %d", op, stage)
+	case !policy.LegalEffect(stage, policy.Effect(op)):
+		return fmt.Errorf("effect %s is not legal at stage %s", policy.Effect(op), stage)
 	}
 	switch op {
 	case abi.OpPrepend:

@@ -229,6 +229,9 @@ type loadHost struct {
 	check string
 }
 
+// errLoading is what a plugin hears that asks the host while it is loaded.
+var errLoading = errors.New("not while loading")
+
 // Now is the server's time.
 func (l loadHost) Now() time.Time { return l.h.now() }
 
@@ -246,8 +249,27 @@ func (l loadHost) DNS(_ context.Context, qs []policy.Question) []policy.Answer {
 
 // Count has no counters yet.
 func (l loadHost) Count(context.Context, string, int64, time.Duration) (int64, error) {
-	return 0, errors.New("count while loading")
+	return 0, errLoading
 }
+
+// StateGet has no state yet.
+func (l loadHost) StateGet(context.Context, string) ([]byte, bool, error) {
+	return nil, false, errLoading
+}
+
+// StatePut has no state yet.
+func (l loadHost) StatePut(context.Context, string, []byte, time.Duration) error { return errLoading }
+
+// StateSeen has no state yet.
+func (l loadHost) StateSeen(context.Context, string, time.Duration) (policy.Sighting, error) {
+	return policy.Sighting{}, errLoading
+}
+
+// List has no lists yet.
+func (l loadHost) List(string, string) (string, bool, error) { return "", false, errLoading }
+
+// Metric counts nothing yet.
+func (l loadHost) Metric(string, int64) {}
 
 // Log writes to the server's log.
 func (l loadHost) Log(level int, text string) {

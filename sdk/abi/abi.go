@@ -36,45 +36,42 @@ const (
 	ExportStart      = "_start"          // refused: a policy is not a command
 )
 
-// Names of the imports of Module.
+// Names of the imports of Module. Parameters are i32 if nothing else is said;
+// p, n is an input's address and length, buf, cap a buffer for the output.
 const (
-	ImportLog   = "log"   // (level, p, n i32)
-	ImportNow   = "now"   // () → i64
-	ImportGet   = "get"   // (p, n, buf, cap i32) → i32
-	ImportDNS   = "dns"   // (p, n, buf, cap i32) → i32, grant dns
-	ImportCount = "count" // (p, n i32, delta, window i64) → i64, grant count
-)
-
-// Names of imports that later minor versions define. A module that imports one
-// today is refused.
-const (
-	ImportRandom    = "random"
-	ImportHeader    = "header"
-	ImportBody      = "body"
-	ImportStateGet  = "state_get"
-	ImportStatePut  = "state_put"
-	ImportStateSeen = "state_seen"
-	ImportList      = "list"
-	ImportMetric    = "metric"
+	ImportLog       = "log"        // (level, p, n)
+	ImportNow       = "now"        // () → i64
+	ImportRandom    = "random"     // (buf, cap) → i32
+	ImportGet       = "get"        // (p, n, buf, cap) → i32
+	ImportHeader    = "header"     // (p, n, index, buf, cap) → i32, grant message
+	ImportBody      = "body"       // (off i64, buf, cap) → i32, grant message
+	ImportDNS       = "dns"        // (p, n, buf, cap) → i32, grant dns
+	ImportCount     = "count"      // (p, n, delta i64, window i64) → i64, grant count
+	ImportStateGet  = "state_get"  // (p, n, buf, cap) → i32, grant state
+	ImportStatePut  = "state_put"  // (p, n, value, len, ttl i64) → i32, grant state
+	ImportStateSeen = "state_seen" // (p, n, ttl i64, buf, cap) → i32, grant state
+	ImportList      = "list"       // (name, len, p, n, buf, cap) → i32, grant list
+	ImportMetric    = "metric"     // (p, n, delta i64)
 )
 
 // Names of the grants.
 const (
 	GrantDNS     = "dns"
 	GrantCount   = "count"
-	GrantMessage = "message" // reserved
-	GrantState   = "state"   // reserved
-	GrantList    = "list"    // reserved
+	GrantMessage = "message"
+	GrantState   = "state"
+	GrantList    = "list"
 )
 
 // Results of imports that are less than zero.
 const (
-	NotFound  = -1 // no such fact
+	NotFound  = -1 // no such fact, header field, key or message
 	Denied    = -2 // the check was not granted this
 	Timeout   = -3 // the call's time for input and output is used up
 	BadArg    = -4 // pointer, length or value out of range
 	Temporary = -5 // try later
 	Quota     = -6 // the call's allowance is used up
+	NoList    = -7 // the check names no such list
 )
 
 // Results of wafer_event that are no packed pointer.
@@ -152,6 +149,19 @@ const (
 	FactTLSCipher   = "tls-cipher"
 	FactTLSSNI      = "tls-sni"
 	FactRecipients  = "recipients" // accepted so far, one a line
+
+	FactRecipientClass = "recipient-class" // one of the Class constants
+	FactSenderClass    = "sender-class"    // one of the Class constants; none for the null reverse-path
+	FactSenderOwners   = "sender-owners"   // logins that may use the sender address, one a line
+	FactTags           = "tags"            // that checks have added so far, one a line
+	FactScore          = "score"           // that checks have added up so far, decimal
+)
+
+// Values of the class facts.
+const (
+	ClassLocal   = "local"   // a mailbox or an alias here
+	ClassUnknown = "unknown" // a domain of ours without such a mailbox
+	ClassRelay   = "relay"   // no domain of ours
 )
 
 // Fields of Verdict.
@@ -180,9 +190,10 @@ const (
 	OpRedirect = 3 // value, an address
 	OpBCC      = 4 // value, an address
 	OpTarpit   = 5 // number, ms
+	LastOp     = OpTarpit
 )
 
-// Fields of Manifest.
+// Fields of Manifest, the answer to wafer_describe.
 const (
 	ManifestID      = 1 // string
 	ManifestVersion = 2 // string
@@ -244,7 +255,15 @@ const (
 	DNSOK          = 0
 	DNSNotFound    = 1
 	DNSTemp        = 2
-	MaxDNSQuestion = 20 // in one call of wafer_event
+	MaxDNSQuestion = 256// in one call of wafer_event
+)
+
+// Fields of Sighting, what state_seen answers.
+const (
+	SightingFirst = 1 // varint, ms since 1970
+	SightingLast  = 2 // varint, ms since 1970
+	SightingCount = 3 // varint, earlier sightings
+	MaxSighting   = 33
 )
 
 // Limits that host and guest share.
@@ -260,7 +279,13 @@ const (
 	MaxName     = 77       // octets of a header field's name
 	MaxValue    = 8 << 10  // octets of a header field's body
 	MaxTag      = 64       // octets of a tag
-	MaxKey      = 1 << 10  // octets of a counter's key
+	MaxKey      = 1 << 10  // octets of a key of counters, state and lists
+	MaxState    = 16 << 10 // octets of a value of state
+	MaxStateTTL = 90 * 24 * 3600 * 1000
+	MaxStateOps = 50       // count, state_get, state_put and state_seen in one call
+	MaxRandom   = 64 << 10 // octets of random at once
+	MaxMetrics  = 64       // labels of one check
+	MaxLabel    = 64       // octets of a metric's label
 	MaxWindow   = 31 * 24 * 3600 * 1000
 	MaxTarpit   = 60 * 1000
 	MaxStages   = LastStage

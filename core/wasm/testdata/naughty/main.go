@@ -18,6 +18,9 @@ var plugin = sdk.Plugin{
 	Grants: []sdk.Grant{
 		{Name: "dns", Optional: true, Help: "to ask too much"},
 		{Name: "count", Optional: true, Help: "to count too much"},
+		{Name: "message", Optional: true, Help: "to read too much"},
+		{Name: "state", Optional: true, Help: "to remember too much"},
+		{Name: "list", Optional: true, Help: "to look too much up"},
 	},
 	Fields: []sdk.Field{
 		{Name: "do", Type: sdk.String, Default: []string{"nothing"}, Help: "what to do"},
@@ -41,6 +44,12 @@ func configure(c *sdk.Config) (sdk.Judge, error) {
 	n := 0
 	return func(e *sdk.Event) sdk.Verdict {
 		n++
+		if v, ok := forged(do, times); ok {
+			return v
+		}
+		if v, ok := world(e, do, times); ok {
+			return v
+		}
 		switch do {
 		case "loop":
 			for i := 0; ; i++ {
@@ -52,6 +61,17 @@ func configure(c *sdk.Config) (sdk.Judge, error) {
 			for {
 				kept = append(kept, make([]byte, 1<<20))
 			}
+		case "mutual":
+			return sdk.Next().AddScore(float64(even(n)))
+		case "pointer":
+			var p *int
+			*p = n
+		case "goroutines":
+			for {
+				go func() { select {} }()
+			}
+		case "custom panic":
+			panic("line one\r\nline two")
 		case "panic":
 			var m map[string]int
 			m[e.Helo()] = 1
@@ -129,3 +149,9 @@ func deep(n int) int {
 	pad[n&15] = n
 	return deep(n+1) + pad[(n+1)&15]
 }
+
+//go:noinline
+func even(n int) int { return odd(n+1) + 1 }
+
+//go:noinline
+func odd(n int) int { return even(n+1) + 1 }
