@@ -46,6 +46,7 @@ type Config struct {
 	Log    Log
 	RunAs  RunAs
 
+	Lists  []List
 	Policy []Policy
 	Digest string // SHA-256 of all that was read, with what env and file said; first 12 hexadecimal digits
 }
@@ -135,6 +136,7 @@ type Check struct {
 	Path    bool   // Plugin is a path
 	At      []policy.Stage
 	Allow   []string
+	Lists   []string            // names of Config.Lists
 	With    map[string][]string // flattened: "field" or "outer.inner" to values
 	OnError policy.Action
 	Observe bool

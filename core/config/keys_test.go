@@ -29,6 +29,8 @@ const (
 	frameTLS    = "tls {\n  cert = \"files/cert.pem\"\n  key  = \"files/key.pem\"\n}\n"
 	frameDomain = "domain \"example.org\" {\n  maildir = \"mail/%n\"\n  users   = \"files/users\"\n}\n"
 	frameDoor   = "listener \"mx\" {\n  profile = \"mx\"\n  address = \":25\"\n}\n"
+	frameList   = "list \"blocked\" {\n  values = [\"x\"]\n}\n"
+	frameGroup  = "group \"g\" {\n  check \"c\" {\n    at = \"helo\"\n  }\n}\n"
 	framePolicy = "policy \"p\" {\n  on = [\"mx\"]\n"
 )
 
@@ -100,10 +102,11 @@ var frames = []frame{
 		{"networks", `["0.0.0.0/0"]`, `["192.0.2.1/24"]`, "has bits after its prefix"},
 		{"authenticated", `true`, `[]`, "authenticated is not true or false"},
 	}},
-	{`check "helo"`, frameHost + frameDomain + frameDoor + framePolicy + "  check \"helo\" {\n", "  }\n}\n", []keyCase{
+	{`check "helo"`, frameHost + frameDomain + frameDoor + frameList + framePolicy + "  check \"helo\" {\n", "  }\n}\n", []keyCase{
 		{"plugin", `"files/x.wasm"`, `"files/y.wasm"`, "plugin cannot be read"},
 		{"at", `["helo", "rcpt"]`, `["helo", "quit"]`, `no stage "quit"`},
-		{"allow", `["dns", "count"]`, `["state"]`, `nothing called "state" can be allowed`},
+		{"allow", `["dns", "count", "state", "list", "message"]`, `["disk"]`, `nothing called "disk" can be allowed`},
+		{"lists", `["blocked"]`, `["bloked"]`, `no list "bloked"`},
 		{"on_error", `"reject"`, `"discard"`, `on_error cannot be "discard"`},
 		{"mode", `"observe"`, `"off"`, `mode cannot be "off"`},
 		{"reply_at", `"connect"`, `"auth"`, `reply_at cannot be "auth"`},
@@ -118,7 +121,7 @@ var needed = map[string]string{
 	`certificate "a.example.org" cert`: `"files/cert.pem"`, `certificate "a.example.org" key`: `"files/key.pem"`,
 	`domain "example.org" maildir`: `"mail/%n"`, `domain "example.org" users`: `"files/users"`,
 	`listener "mx" profile`: `"mx"`, `listener "mx" address`: `"192.0.2.1:25"`, `policy "p" on`: `["mx"]`,
-	`check "helo" at`: `"helo"`, "run_as user": `"vmail"`,
+	`check "helo" at`: `"helo"`, `check "helo" allow`: `["list"]`, "run_as user": `"vmail"`,
 }
 
 // text is a frame with key set to value and what else is needed.
@@ -228,6 +231,23 @@ func TestTogether(t *testing.T) {
 		{"block for key", base + frameDoor + "state {\n}\n", "state is a key"},
 		{"a key twice", base + frameDoor + "state = \"a\"\nstate = \"b\"\n", "Attribute redefined"},
 		{"the same fault once", frameHost + frameDomain + frameDoor + "tls {\n  cert = env(\"WAFER_NO_SUCH\")\n  key = \"files/key.pem\"\n}\n", "Error in function call"},
+		{"a list of no type", base + frameDoor + "list \"l\" {\n  type = \"hash\"\n  file = \"files/users\"\n}\n", `type cannot be "hash"`},
+		{"a list that is not there", base + frameDoor + "list \"l\" {\n  file = \"files/none\"\n}\n", "list cannot be read"},
+		{"a list of numbers", base + frameDoor + "list \"l\" {\n  values = [1]\n}\n", `values is not a list of texts, such as ["a", "b"]`},
+		{"entries that are no map", base + frameDoor + "list \"l\" {\n  entries = [\"x\"]\n}\n", `entries is not a map, such as { "192.0.2.1" = "REJECT" }`},
+		{"a list with an unknown key", base + frameDoor + "list \"l\" {\n  values = [\"x\"]\n  format = \"hash\"\n}\n", "unknown key format"},
+		{"a list of nothing", base + frameDoor + "list \"l\" {\n}\n", `list "l" needs one source`},
+		{"a list of two things", base + frameDoor + "list \"l\" {\n  values = [\"x\"]\n  file = \"files/users\"\n}\n", `list "l" needs one source`},
+		{"a list without order", base + frameDoor + "list \"l\" {\n  type = \"cidr\"\n  values = [\"x\"]\n}\n", "a list of type cidr is a file"},
+		{"a list twice", base + frameDoor + frameList + frameList, `a second list "blocked"`},
+		{"lists without a grant", base + frameDoor + frameList + framePolicy + "  check \"c\" {\n    at = \"helo\"\n    lists = [\"blocked\"]\n  }\n}\n", "lists cannot be used without a grant"},
+		{"a group", base + frameDoor + framePolicy + "  include \"g\" {}\n}\n" + frameGroup, ""},
+		{"a group twice in a policy", base + frameDoor + framePolicy + "  include \"g\" {}\n  include \"g\" {}\n}\n" + frameGroup, `a second check "c"`},
+		{"a check and a group with the same", base + frameDoor + framePolicy + "  check \"c\" {\n    at = \"helo\"\n  }\n  include \"g\" {}\n}\n" + frameGroup, `a second check "c"`},
+		{"no such group", base + frameDoor + framePolicy + "  include \"h\" {}\n}\n" + frameGroup, `no group "h"`},
+		{"a group in itself", base + frameDoor + framePolicy + "  include \"g\" {}\n}\ngroup \"g\" {\n  include \"h\" {}\n}\ngroup \"h\" {\n  include \"g\" {}\n}\n", `group "g" includes itself`},
+		{"a fault in a group that nobody includes", base + frameDoor + "group \"g\" {\n  check \"c\" {\n  }\n}\n", `check "c" is asked at no stage`},
+		{"a key in an include", base + frameDoor + framePolicy + "  include \"g\" {\n    at = \"helo\"\n  }\n}\n" + frameGroup, "an include says nothing of its own"},
 		{"a huge number", base + frameDoor + framePolicy + "  check \"helo\" {\n    at = \"helo\"\n    with = { limit = 1e999999 }\n  }\n}\n", "with.limit is a number beyond all measure"},
 	}
 	for _, row := range rows {

@@ -52,6 +52,10 @@ type reader struct {
 	domains    []domainPlaces // of Config.Domains
 	listeners  []listenerPlaces
 	policiesAt hcl.Range
+
+	grouped map[string]*group // by name
+	wanted  []wantedList      // by checks
+	later   []func()          // reads a file's policies, once every group is known
 }
 
 // domainPlaces is where a domain says what others have to agree with.
@@ -77,7 +81,7 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}}
+	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}, grouped: map[string]*group{}}
 	r.eval = &hcl.EvalContext{Functions: functions(r.outside)}
 	c := &Config{File: file}
 	if body := r.parse(file, src); body != nil {
@@ -86,6 +90,11 @@ func Load(file string) (*Config, error) {
 	if c.Policies != "" {
 		r.policies(c)
 	}
+	for _, read := range r.later {
+		read()
+	}
+	r.unused()
+	r.knownLists(c)
 	c.Digest = fmt.Sprintf("%x", sha256.Sum256(r.digest))[:12]
 	if err := r.err(); err != nil {
 		return nil, err
@@ -214,10 +223,6 @@ func (r *reader) policies(c *Config) {
 		r.fault(r.policiesAt, "policies cannot be read", cause(c.Policies, err)+" Write the path of a folder of *.hcl files, or leave the line out to judge nothing.")
 		return
 	}
-	seen := map[string]string{}
-	for _, p := range c.Policy {
-		seen[p.Name] = p.Where
-	}
 	for _, e := range entries { // in the order of their names
 		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".hcl") || strings.HasSuffix(e.Name(), "_test.hcl") {
 			continue
@@ -234,15 +239,28 @@ func (r *reader) policies(c *Config) {
 			continue
 		}
 		n := r.node(body, filepath.Base(name))
-		n.named("policy", func(n *node, name string, at hcl.Range) {
-			if first, ok := seen[name]; ok {
-				r.fault(at, "a second policy \""+name+"\"", "The first is at "+first+"; give this one another name.")
-			}
-			seen[name] = place(at)
-			c.Policy = append(c.Policy, r.policy(n, name, at))
-		})
+		r.judging(c, n)
 		n.done()
 	}
+}
+
+// judging reads the blocks of a file that say how mail is judged.
+func (r *reader) judging(c *Config, n *node) {
+	r.readLists(c, n)
+	r.groups(n)
+	n.blocks = append(n.blocks, "policy")
+	dir := r.dir
+	r.later = append(r.later, func() {
+		r.dir = dir
+		n.named("policy", func(n *node, name string, at hcl.Range) {
+			for _, p := range c.Policy {
+				if p.Name == name {
+					r.fault(at, "a second policy \""+name+"\"", "The first is at "+p.Where+"; give this one another name.")
+				}
+			}
+			c.Policy = append(c.Policy, r.policy(n, name, at))
+		})
+	})
 }
 
 // err renders the diagnostics.

@@ -16,7 +16,7 @@ import (
 var (
 	stageWords = []string{"connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "message"}
 	replyWords = []string{"connect", "helo", "mail", "rcpt"}
-	grants     = []string{"dns", "count"}
+	grants     = []string{"dns", "count", "state", "list", "message"}
 )
 
 // policy reads one policy block.
@@ -43,7 +43,7 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 		p.Exempt = policy.Exempt{Networks: x.networks("networks"), Authenticated: x.flag("authenticated", false)}
 		x.done()
 	}
-	n.named("check", func(n *node, name string, at hcl.Range) { p.Checks = append(p.Checks, r.check(n, name, at, p.On)) })
+	r.checks(n, &p, nil)
 	n.done()
 	return p
 }
@@ -122,6 +122,7 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 			r.fault(places[i], "nothing called "+strconv.Quote(g)+" can be allowed", "Write "+oneOf(grants)+"."+meant(g, grants))
 		}
 	}
+	c.Lists = r.listsOf(n, c.Allow)
 	switch n.choice("on_error", "defer", "defer", "reject", "accept") {
 	case "reject":
 		c.OnError = policy.Reject

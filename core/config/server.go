@@ -36,7 +36,7 @@ func (r *reader) server(c *Config, n *node) {
 	c.Limits = r.limits(n.only("limits"))
 	c.Log = r.log(n.only("log"))
 	c.RunAs = r.runAs(n.only("run_as"))
-	n.named("policy", func(n *node, name string, at hcl.Range) { c.Policy = append(c.Policy, r.policy(n, name, at)) })
+	r.judging(c, n)
 	n.done()
 	r.together(c, n)
 }
