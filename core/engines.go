@@ -99,7 +99,7 @@ func (s *Server) engine(d *door) error {
 			Begin: func() smtpd.Rules {
 				g := s.current.Load()
 				return smtpd.Rules{
-					Policy: g.policy, Auth: s.auth, Release: g.pin(),
+					Policy: g.policy, Auth: s.auth, Directory: g.domains, Release: g.pin(),
 					Courier: &courier{domains: g.domains, deliver: s.deliver, trusted: s.trusted, log: log},
 				}
 			},

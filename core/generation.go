@@ -14,6 +14,7 @@ import (
 
 	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/lists"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/wasm"
@@ -69,7 +70,11 @@ func build(ctx context.Context, c *config.Config, w world) (*generation, error) 
 	if g.users, g.domains, err = loadDomains(c, w.log); err != nil {
 		fault(err)
 	}
-	policies, err := loadPolicies(ctx, c, w.host)
+	known, err := openLists(c.Lists, w.log)
+	if err != nil {
+		fault(err)
+	}
+	policies, err := loadPolicies(ctx, c, w.host, known)
 	if err != nil {
 		fault(err)
 	}
@@ -149,8 +154,23 @@ func (u domainUsers) First() (string, bool) {
 	return "", false
 }
 
+// openLists reads every list.
+func openLists(specs []config.List, log *slog.Logger) (map[string]policy.List, error) {
+	known := map[string]policy.List{}
+	var faults []error
+	for _, s := range specs {
+		l, err := lists.Open(lists.Spec{Name: s.Name, Type: s.Type, File: s.File, Entries: s.Entries, Logger: log})
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", s.Where, err))
+			continue
+		}
+		known[s.Name] = l
+	}
+	return known, errors.Join(faults...)
+}
+
 // loadPolicies loads the plugin of every check.
-func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host) ([]*policy.Policy, error) {
+func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known map[string]policy.List) ([]*policy.Policy, error) {
 	var all []*policy.Policy
 	var faults []error
 	for _, cp := range c.Policy {
@@ -161,10 +181,14 @@ func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host) ([]*po
 				faults = append(faults, err)
 				continue
 			}
-			p.Checks = append(p.Checks, &policy.Check{
+			check := &policy.Check{
 				Name: cc.Name, Plugin: plugin, At: cc.At, When: cc.When, Observe: cc.Observe,
-				OnError: cc.OnError, ReplyAt: cc.ReplyAt, Where: cc.Where,
-			})
+				OnError: cc.OnError, ReplyAt: cc.ReplyAt, Where: cc.Where, Lists: map[string]policy.List{},
+			}
+			for _, name := range cc.Lists {
+				check.Lists[name] = known[name]
+			}
+			p.Checks = append(p.Checks, check)
 		}
 		all = append(all, p)
 	}

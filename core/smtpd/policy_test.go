@@ -110,16 +110,23 @@ func TestRefusedAfterTLS(t *testing.T) {
 	c.closed()
 }
 
-// TestCoreBeforePolicy: a recipient that the core refuses is not asked about.
-func TestCoreBeforePolicy(t *testing.T) {
+// TestPolicyBeforeCore: which refusal a client is given is the policy's to
+// order, but what it lets pass core still refuses.
+func TestPolicyBeforeCore(t *testing.T) {
 	h := open(t, MX, func(_ *Config, h *house) {
 		h.courier.recipient = func(_ *mail.Envelope, to mail.Recipient) mail.Status {
 			return mail.Status{Code: 554, Enhanced: "5.7.1", Text: "Relay access denied"}
 		}
+		h.policy.ask = func(ev *policy.Event) policy.Decision {
+			if ev.Stage == policy.Rcpt && ev.Recipient.Local() == "held" {
+				return refuse(550, "a helo that was held")
+			}
+			return policy.Decision{}
+		}
 	})
 	c := h.hello()
-	c.do("MAIL FROM:<>", "250", "RCPT TO:<a@b.example>", "554 5.7.1", "DATA", "554 5.5.1")
-	if got := fmt.Sprint(h.policy.stages()); got != "[connect helo mail]" {
+	c.do("MAIL FROM:<>", "250", "RCPT TO:<a@b.example>", "554 5.7.1", "RCPT TO:<held@b.example>", "550 5.7.1", "DATA", "554 5.5.1")
+	if got := fmt.Sprint(h.policy.stages()); got != "[connect helo mail rcpt rcpt]" {
 		t.Errorf("stages %s", got)
 	}
 }

@@ -87,7 +87,7 @@ func (s *session) ask(stage policy.Stage) policy.Decision {
 	}
 	ev.Server, ev.Hostname = s.server, s.srv.c.Hostname
 	ev.Client, ev.ClientName, ev.ReverseName = s.client.Addr, s.client.Name, s.reverse
-	ev.Trusted, ev.EarlyTalker = s.trusted, s.early
+	ev.Trusted, ev.EarlyTalker, ev.Directory = s.trusted, s.early, s.rules.Directory
 	ev.Helo, ev.Extended, ev.TLS = s.client.Helo, s.extended, s.client.TLS
 	if stage != policy.Auth {
 		ev.User = s.user

@@ -101,6 +101,9 @@ type Rules struct {
 	Policy  *policy.Set   // nil: no objection
 	Auth    Authenticator // nil: no AUTH
 	Courier Courier
+
+	Directory policy.Directory // what checks may know of addresses; may be nil
+
 	Release func() // called when the session is over; may be nil
 }
 

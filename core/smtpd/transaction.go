@@ -129,12 +129,8 @@ func (s *session) rcpt(arg []byte) {
 		s.reply(st)
 		return
 	}
-	// The rules that no policy can switch off come first.
-	if st := s.rules.Courier.Recipient(s.srv.ctx, &tx.env, r); st.Code >= 400 {
-		tx.refused = true
-		s.refuseAbout(policy.Decision{Status: st}, r.To)
-		return
-	}
+	// As in Postfix, the policy's order decides which refusal a client is given:
+	// what was held since earlier stages comes before anything about the recipient.
 	var fate Fate
 	if r.To.Domain() != "" { // the bare postmaster is always reachable (RFC 5321 §4.5.1)
 		s.ev.Recipient = r.To
@@ -145,6 +141,12 @@ func (s *session) rcpt(arg []byte) {
 			return
 		}
 		fate = fateOf(d)
+	}
+	// The rules that no policy can switch off have the last word.
+	if st := s.rules.Courier.Recipient(s.srv.ctx, &tx.env, r); st.Code >= 400 {
+		tx.refused = true
+		s.refuseAbout(policy.Decision{Status: st}, r.To)
+		return
 	}
 	tx.env.Rcpts = append(tx.env.Rcpts, r)
 	tx.fates = append(tx.fates, fate)
