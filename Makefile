@@ -2,7 +2,7 @@
 
 PLUGINS := $(notdir $(patsubst %/main.go,%,$(wildcard plugins/*/main.go)))
 WASM    := $(PLUGINS:%=plugins/build/%.wasm)
-SDK     := $(wildcard sdk/*.go sdk/*/*.go)
+SDK     := $(wildcard sdk/*.go sdk/*/*.go plugins/internal/*/*.go)
 GO      ?= go
 DEMO    ?= .demo
 

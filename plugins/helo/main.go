@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/wafermail/wafer/plugins/internal/address"
 	"github.com/wafermail/wafer/sdk"
 )
 
@@ -72,25 +73,25 @@ func judge(e *sdk.Event, helo, what string) sdk.Verdict {
 	}
 	bracketed := helo[0] == '['
 	if bracketed && (what == invalid || what == notFQDN || what == unknown) {
-		if _, ok := addressLiteral(helo); !ok {
+		if _, ok := address.Literal(helo); !ok {
 			return refuse(501, "5.5.2", helo, "invalid ip address").Because("helo-invalid")
 		}
 		return sdk.Next()
 	}
 	switch what {
 	case invalid:
-		if name := withoutDot(helo); !isAddress(name) && !isHostname(name) {
+		if name := address.WithoutDot(helo); !address.IsIP(name) && !address.IsHostname(name) {
 			return refuse(501, "5.5.2", helo, "Invalid name").Because("helo-invalid")
 		}
 	case notFQDN:
-		name := withoutDot(helo)
-		if isAddress(name) || !isHostname(name) || !strings.Contains(name, ".") {
+		name := address.WithoutDot(helo)
+		if address.IsIP(name) || !address.IsHostname(name) || !strings.Contains(name, ".") {
 			return refuse(504, "5.5.2", helo, "need fully-qualified hostname").Because("helo-not-fqdn")
 		}
 	case unknown:
 		return lookUp(e, helo)
 	case literal:
-		if bracketed || isAddress(helo) {
+		if bracketed || address.IsIP(helo) {
 			return refuse(554, "5.7.1", helo, "greet with a name, not with an address").Because("helo-literal")
 		}
 	case ownName:
@@ -127,7 +128,7 @@ func neuter(s string) string {
 // does not answer, the refusal stands only if nothing else refuses.
 func lookUp(e *sdk.Event, helo string) sdk.Verdict {
 	notFound := refuse(450, "4.7.1", helo, "Host not found").Because("helo-unknown")
-	if isAddress(helo) || !isHostname(helo) {
+	if address.IsIP(helo) || !address.IsHostname(helo) {
 		return notFound
 	}
 	as, err := e.DNS(sdk.Question{Type: "A", Name: helo}, sdk.Question{Type: "AAAA", Name: helo}, sdk.Question{Type: "MX", Name: helo})
@@ -158,56 +159,10 @@ func claimsOurName(e *sdk.Event, helo string) bool {
 	if err == nil && server.Addr().Unmap() == client {
 		return false // it is us
 	}
-	if a, ok := addressLiteral(helo); ok {
+	if a, ok := address.Literal(helo); ok {
 		return err == nil && a.Unmap() == server.Addr().Unmap()
 	}
-	name, own := withoutDot(helo), e.Hostname()
+	name, own := address.WithoutDot(helo), e.Hostname()
 	bare, _, _ := strings.Cut(own, ".")
 	return own != "" && (strings.EqualFold(name, own) || strings.EqualFold(name, bare))
-}
-
-// addressLiteral reads "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321 §4.1.3).
-func addressLiteral(s string) (netip.Addr, bool) {
-	if len(s) < 3 || s[0] != '[' || s[len(s)-1] != ']' {
-		return netip.Addr{}, false
-	}
-	s = s[1 : len(s)-1]
-	if len(s) > 5 && strings.EqualFold(s[:5], "ipv6:") {
-		a, err := netip.ParseAddr(s[5:])
-		return a, err == nil && a.Is6() && a.Zone() == ""
-	}
-	a, err := netip.ParseAddr(s)
-	return a, err == nil && a.Is4()
-}
-
-func isAddress(s string) bool {
-	a, err := netip.ParseAddr(s)
-	return err == nil && a.Zone() == ""
-}
-
-// withoutDot takes away the dot that ends an absolute name.
-func withoutDot(s string) string { return strings.TrimSuffix(s, ".") }
-
-// isHostname reports whether s is labels of letters, digits, "-" and "_", none
-// longer than 63 octets nor with a hyphen at its ends, and not all of digits.
-func isHostname(s string) bool {
-	if s == "" || len(s) > 255 {
-		return false
-	}
-	onlyDigits := true
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for i := 0; i < len(label); i++ {
-			switch c := label[i]; {
-			case c >= '0' && c <= '9':
-			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_':
-				onlyDigits = false
-			default:
-				return false
-			}
-		}
-	}
-	return !onlyDigits
 }
