@@ -156,7 +156,7 @@ const (
 )
 
 // DNS looks qs up in parallel and returns as many answers in the same order.
-// It needs the grant "dns" (else ErrDenied); a call may ask 20 questions (else
+// It needs the grant "dns" (else ErrDenied); a call may ask 256 questions (else
 // ErrQuota) and wait 4 seconds in all (else ErrTimeout).
 func (e *Event) DNS(qs ...Question) ([]Answer, error) {
 	var req []byte

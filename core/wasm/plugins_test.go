@@ -202,12 +202,12 @@ func TestWellBehaved(t *testing.T) {
 	t.Run("dns quota", func(t *testing.T) {
 		w := newWorld()
 		w.zone["A a.example"] = policy.Answer{Records: []string{"192.0.2.1"}}
-		v := call(t, naughty(t, "dns", map[string][]string{"times": {"21"}}), event(t, policy.Helo, "x"), w)
+		v := call(t, naughty(t, "dns", map[string][]string{"times": {"257"}}), event(t, policy.Helo, "x"), w)
 		if v.Action != policy.Defer || v.Status.Text != "the call's allowance is used up" || w.asked != 0 {
 			t.Errorf("got %+v after %d questions", v, w.asked)
 		}
-		v = call(t, naughty(t, "dns", map[string][]string{"times": {"20"}}), event(t, policy.Helo, "x"), w)
-		if v.Action != policy.Reject || strings.Count(v.Status.Text, "192.0.2.1") != 20 {
+		v = call(t, naughty(t, "dns", map[string][]string{"times": {"30"}}), event(t, policy.Helo, "x"), w)
+		if v.Action != policy.Reject || strings.Count(v.Status.Text, "192.0.2.1") != 30 {
 			t.Errorf("got %+v", v)
 		}
 	})

@@ -22,8 +22,11 @@
 // returns is checked before it is believed. wazero's own way to stop a guest
 // (WithCloseOnContextDone) is not used: it is slow and misses code without loops.
 //
-// Nothing is reachable for a guest but the functions of hostcalls.go and
-// wasi.go, and of those only what it imports and was granted.
+// A call that waits for DNS lets others run meanwhile: a thousand sessions whose
+// questions nobody answers hold some 0.2 MB each and nobody up (pool.go).
+//
+// Nothing is reachable for a guest but the functions of hostcalls.go, the other
+// host files and wasi.go, and of those only what it imports and was granted.
 //
 // # BUGS
 //
@@ -42,6 +45,15 @@
 // Fuel depends on what an instance did before (a guest's garbage collector runs
 // now and then), so two instances may spend different amounts on one event. The
 // verdict does not depend on it, unless the budget is tight.
+//
+// What instances have written to while they wait for DNS is bounded by their
+// number, and by 512 MiB for what they have grown by, and not by their pages: a
+// plugin with the grant dns that means harm can make 1,200 copies of its image,
+// some 3 MB each, as long as so many sessions ask it.
+//
+// Looking a header field up by index costs the host a walk through the header
+// section, so a plugin that reads all fields of a message one by one takes time
+// in the square of their number; fuel and the time for waiting bound it.
 //
 // All instances of one load share the randomness that their language's runtime
 // drew when it started (the seeds of its hash tables).

@@ -255,7 +255,7 @@ const (
 	DNSOK          = 0
 	DNSNotFound    = 1
 	DNSTemp        = 2
-	MaxDNSQuestion = 256// in one call of wafer_event
+	MaxDNSQuestion = 256 // in one call of wafer_event
 )
 
 // Fields of Sighting, what state_seen answers.
