@@ -21,18 +21,20 @@ type liveHost struct {
 	logged int        // octets of the log that this call has used up
 	fuel   int64      // that this call has used up
 	calls  []HostCall // for the decision log; empty if there is none
+	noted  int        // octets in calls
 }
 
 // Bounds of one call.
 const (
-	maxKey    = 1 << 10 // octets of a key
-	maxLog    = 8 << 10 // octets of log
-	maxCalls  = 128     // host calls that the decision log is told of
-	maxAnswer = 4 << 10 // octets of an answer that it is told
+	maxKey    = 1 << 10   // octets of a key
+	maxLog    = 8 << 10   // octets of log
+	maxCalls  = 512       // host calls that the decision log is told of
+	maxNoted  = 256 << 10 // octets of all of them
+	maxAnswer = 4 << 10   // octets of an answer that it is told
 )
 
 func (h *liveHost) begin(s *Set, c *Check, ev *Event) {
-	h.set, h.check, h.ev, h.now, h.logged, h.fuel, h.calls = s, c, ev, s.o.Now(), 0, 0, nil
+	h.set, h.check, h.ev, h.now, h.logged, h.fuel, h.calls, h.noted = s, c, ev, s.o.Now(), 0, 0, nil, 0
 }
 
 // Now is fixed within a call, so that a plugin cannot see time pass.
@@ -178,9 +180,10 @@ func (h *liveHost) Burned(fuel int64) { h.fuel = fuel }
 
 // Note keeps a call, up to maxCalls (Recorder).
 func (h *liveHost) Note(c HostCall) {
-	if h.Records() && len(h.calls) < maxCalls {
-		c.Ask, c.Answer = c.Ask[:min(len(c.Ask), maxAnswer)], c.Answer[:min(len(c.Answer), maxAnswer)]
+	c.Ask, c.Answer = c.Ask[:min(len(c.Ask), maxAnswer)], c.Answer[:min(len(c.Answer), maxAnswer)]
+	if size := len(c.Ask) + len(c.Answer); h.Records() && len(h.calls) < maxCalls && h.noted+size <= maxNoted {
 		h.calls = append(h.calls, c)
+		h.noted += size
 	}
 }
 

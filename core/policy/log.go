@@ -65,9 +65,9 @@ type RecordEffects struct {
 	Tarpit   int64    `json:"tarpit_ms,omitempty"`
 }
 
-// HostCall is one question that a check put to the host. A call has at most 128
-// that are recorded, each with at most 4 KiB of question and answer. What of a
-// message was read is noted without its contents.
+// HostCall is one question that a check put to the host. Of one call at most 512
+// are recorded, with at most 256 KiB in all; of one question or answer 4 KiB.
+// What of a message was read is noted without its contents.
 type HostCall struct {
 	// Call is the ABI's name: now random get header body dns count state_get
 	// state_put state_seen list.

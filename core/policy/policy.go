@@ -3,7 +3,8 @@
 // through the policies of its door, with the memory that Postfix's evaluation
 // rules need (held refusals, sticky defer flags).
 //
-// A door makes one Session for each connection and calls Ask at every stage.
+// A door makes one Session for each connection and calls Ask at every stage;
+// where it has rules of its own, Due before them and Overruled with their 5xx.
 // The answer is final and complete: the status to reply with, whether to hang
 // up, and the effects that have accumulated. What a plugin is made of is not
 // known here: package wasm implements Plugin.

@@ -248,3 +248,20 @@ func TestTableWorld(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNotesAreBounded: what a plugin asks cannot make a record without end.
+func TestNotesAreBounded(t *testing.T) {
+	for length, want := range map[int]int{1: maxCalls, 1 << 20: maxNoted / maxAnswer} {
+		var log records
+		plugin := pluginFunc(func(_ *Event, h Host) (Verdict, error) {
+			for range 2000 {
+				h.(Recorder).Note(HostCall{Call: "get", Answer: strings.Repeat("x", length)})
+			}
+			return Verdict{}, nil
+		})
+		walk(setOf(SetOptions{Log: &log}, &Check{Name: "a", At: []Stage{Rcpt}, Plugin: plugin}).Session("mx"), Rcpt)
+		if n := len(log[0].Calls); n != want {
+			t.Errorf("answers of %d octets: %d are noted, want %d", length, n, want)
+		}
+	}
+}
