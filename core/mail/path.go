@@ -33,7 +33,8 @@ type Path struct {
 var ErrUTF8 = errors.New("address has characters outside ASCII, which need SMTPUTF8")
 
 // ParsePath parses an address without angle brackets: "local@domain", a bare
-// "postmaster" in any case, or "" for the null path. Characters outside ASCII
+// "local" as programs on a local network send it and RFC 5321 §4.1.1.3 has for
+// "postmaster", or "" for the null path. Characters outside ASCII
 // are refused with ErrUTF8 unless utf8ok. Every other error says what is wrong
 // in words fit for a reply.
 func ParsePath(s string, utf8ok bool) (Path, error) {
@@ -51,10 +52,8 @@ func ParsePath(s string, utf8ok bool) (Path, error) {
 	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		if strings.EqualFold(s, "postmaster") {
-			return Path{local: s}, nil
-		}
-		return Path{}, errors.New("address has no domain")
+		local, err := parseLocal(s)
+		return Path{local: local}, err
 	}
 	local, err := parseLocal(s[:at])
 	if err != nil {
@@ -164,6 +163,9 @@ func checkDomain(s string) error {
 			}
 		}
 	}
+	if strings.Trim(s, "0123456789.") == "" {
+		return errors.New("domain is a number; write an address in brackets")
+	}
 	if !isASCII(s) {
 		if _, err := idna.Lookup.ToASCII(s); err != nil {
 			return errors.New("domain is not a valid internationalised name")
@@ -208,8 +210,8 @@ func (p Path) IsNull() bool { return p == Path{} }
 // Local is the local part without quotes. It may hold any printable character.
 func (p Path) Local() string { return p.local }
 
-// Domain is the domain as it was given, "" for the null path and for the bare
-// postmaster.
+// Domain is the domain as it was given, "" for the null path and for a bare
+// local part.
 func (p Path) Domain() string { return p.domain }
 
 // NeedsUTF8 reports whether p can only be sent to a peer with SMTPUTF8.

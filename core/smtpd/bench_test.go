@@ -14,6 +14,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
 )
 
@@ -174,8 +175,11 @@ func BenchmarkNewConnection4K(b *testing.B) {
 type silent struct{}
 
 func (silent) Ask(context.Context, *policy.Event) policy.Decision { return policy.Decision{} }
-func (silent) Reset()                                             {}
-func (silent) Active(policy.Stage) bool                           { return false }
+func (silent) Overruled(*policy.Event, mail.Status) (policy.Decision, bool) {
+	return policy.Decision{}, false
+}
+func (silent) Reset()                   {}
+func (silent) Active(policy.Stage) bool { return false }
 
 // BenchmarkIdle reports the memory of one idle connection: heap and stacks of
 // 2,000 of them. The clients live in the same process; what is left when the

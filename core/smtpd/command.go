@@ -112,17 +112,14 @@ func parseMail(arg []byte) (mailCommand, mail.Status) {
 		return m, statusAddress("5.1.7", err)
 	}
 	var st mail.Status
-	eachParam(params, func(key, value string) bool {
-		st = m.param(key, value)
+	eachParam(params, func(key, value, given string) bool {
+		st = m.param(key, value, given)
 		return st.Code == 0
 	})
 	if st.Code != 0 {
 		return m, st
 	}
 	m.from, err = mail.ParsePath(string(raw), m.utf8)
-	if err == nil && m.from.Domain() == "" && !m.from.IsNull() {
-		err = errors.New("address has no domain")
-	}
 	if err != nil {
 		return m, statusAddress("5.1.7", err)
 	}
@@ -130,13 +127,16 @@ func parseMail(arg []byte) (mailCommand, mail.Status) {
 }
 
 // param takes one parameter of MAIL. key is in capitals.
-func (m *mailCommand) param(key, value string) mail.Status {
+func (m *mailCommand) param(key, value, given string) mail.Status {
 	twice := false
 	switch key {
 	case "SIZE": // RFC 1870 §3
+		if value == "" {
+			return statusOption(given)
+		}
 		n, ok := parseOctets(value)
 		if !ok {
-			return statusSyntax("SIZE must be a number of octets")
+			return statusSyntax("Bad message size syntax: write a number of octets")
 		}
 		twice, m.size = m.size != 0, n
 	case "BODY": // RFC 6152 §2, RFC 3030 §3
@@ -145,17 +145,17 @@ func (m *mailCommand) param(key, value string) mail.Status {
 		case mail.Body7Bit, mail.Body8Bit, mail.BodyBinary:
 			m.body = b
 		default:
-			return statusSyntax("BODY must be 7BIT, 8BITMIME or BINARYMIME")
+			return statusOption(given)
 		}
 	case "SMTPUTF8": // RFC 6531 §3.4
 		if value != "" {
-			return statusSyntax("SMTPUTF8 has no value")
+			return statusOption(given)
 		}
 		twice, m.utf8 = m.utf8, true
 	case "RET": // RFC 3461 §4.3
-		twice, m.ret = m.ret != "", strings.ToUpper(value)
-		if m.ret != "FULL" && m.ret != "HDRS" {
-			return statusSyntax("RET must be FULL or HDRS")
+		again := m.ret != ""
+		if m.ret = strings.ToUpper(value); again || m.ret != "FULL" && m.ret != "HDRS" {
+			return statusSyntax("Bad RET parameter syntax: write FULL or HDRS, once")
 		}
 	case "ENVID": // RFC 3461 §4.4
 		id, ok := decodeXtext(value, 100)
@@ -169,7 +169,7 @@ func (m *mailCommand) param(key, value string) mail.Status {
 		}
 		twice, m.auth = m.auth, true
 	default:
-		return statusOption(key)
+		return statusOption(given)
 	}
 	if twice {
 		return statusSyntax(key + " is there twice")
@@ -192,19 +192,19 @@ func parseRcpt(arg []byte, utf8ok bool) (mail.Recipient, mail.Status) {
 		return r, statusAddress("5.1.3", err)
 	}
 	var st mail.Status
-	eachParam(params, func(key, value string) bool {
-		st = rcptParam(&r, key, value, utf8ok)
+	eachParam(params, func(key, value, given string) bool {
+		st = rcptParam(&r, key, value, given, utf8ok)
 		return st.Code == 0
 	})
 	return r, st
 }
 
 // rcptParam takes one parameter of RCPT. key is in capitals.
-func rcptParam(r *mail.Recipient, key, value string, utf8ok bool) mail.Status {
+func rcptParam(r *mail.Recipient, key, value, given string, utf8ok bool) mail.Status {
 	switch key {
 	case "NOTIFY": // RFC 3461 §4.1
 		if r.Notify != nil {
-			return statusSyntax("NOTIFY is there twice")
+			return statusSyntax("Error: Bad NOTIFY parameter syntax: write it once")
 		}
 		words := strings.Split(strings.ToUpper(value), ",")
 		for i, w := range words {
@@ -213,14 +213,14 @@ func rcptParam(r *mail.Recipient, key, value string, utf8ok bool) mail.Status {
 				known = known && w != before
 			}
 			if !known || i > 2 {
-				return statusSyntax("NOTIFY must be NEVER or a list of SUCCESS, FAILURE, DELAY")
+				return statusSyntax("Error: Bad NOTIFY parameter syntax: write NEVER, or a list of SUCCESS, FAILURE, DELAY")
 			}
 		}
 		r.Notify = words
 	case "ORCPT": // RFC 3461 §4.2, RFC 6533 §3
 		kind, addr, ok := strings.Cut(value, ";")
 		if r.ORcpt != "" {
-			return statusSyntax("ORCPT is there twice")
+			return statusSyntax("Error: Bad ORCPT parameter syntax: write it once")
 		}
 		if ok = ok && isAtom(kind); ok {
 			if strings.EqualFold(kind, "utf-8") && utf8ok {
@@ -230,30 +230,31 @@ func rcptParam(r *mail.Recipient, key, value string, utf8ok bool) mail.Status {
 			}
 		}
 		if !ok || addr == "" {
-			return statusSyntax("ORCPT must be addr-type;xtext")
+			return statusSyntax("Error: Bad ORCPT parameter syntax: write addr-type;xtext")
 		}
 		r.ORcpt = kind + ";" + addr
 	default:
-		return statusOption(key)
+		return statusOption(given)
 	}
 	return mail.Status{}
 }
 
-// eachParam calls f with each "KEY" or "KEY=value", the key in capitals, until
-// f says no.
-func eachParam(params []byte, f func(key, value string) bool) {
+// eachParam calls f with each "KEY" or "KEY=value", the key in capitals and the
+// whole as it was given, until f says no.
+func eachParam(params []byte, f func(key, value, given string) bool) {
 	for _, p := range bytes.Fields(params) {
 		key, value, _ := bytes.Cut(p, []byte("="))
-		if !f(strings.ToUpper(string(key)), string(value)) {
+		if !f(strings.ToUpper(string(key)), string(value), string(p)) {
 			return
 		}
 	}
 }
 
-// parseOctets parses 1 to 20 digits (RFC 1870 §3). What does not fit into an
+// parseOctets parses digits: RFC 1870 §3 has 20 at most, and a larger number is
+// only too large. What does not fit into an
 // int64 is as good as its largest value.
 func parseOctets(s string) (int64, bool) {
-	if len(s) == 0 || len(s) > 20 {
+	if len(s) == 0 || len(s) > 100 {
 		return 0, false
 	}
 	for i := 0; i < len(s); i++ {

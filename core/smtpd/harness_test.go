@@ -173,6 +173,10 @@ func (p *script) Ask(_ context.Context, ev *policy.Event) policy.Decision {
 	return p.ask(ev)
 }
 
+func (p *script) Overruled(*policy.Event, mail.Status) (policy.Decision, bool) {
+	return policy.Decision{}, false
+}
+
 func (p *script) Reset() {
 	p.mu.Lock()
 	p.resets++

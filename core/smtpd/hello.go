@@ -77,7 +77,7 @@ func (s *session) hello(name, arg []byte) {
 	case !lmtp && name[0] == 'L':
 		s.say(replyUnknown)
 		return
-	case len(arg) == 0, len(arg) > 255:
+	case len(arg) == 0:
 		s.say(replyHeloName)
 		return
 	}

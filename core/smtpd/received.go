@@ -78,13 +78,14 @@ func printableHelo(helo string) string {
 	if helo == "" {
 		return "unknown"
 	}
+	const longest = 255 // octets of a domain (RFC 5321 §4.5.3.1.2)
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("-._:[]", r):
 			return r
 		}
 		return '?'
-	}, helo)
+	}, helo[:min(len(helo), longest)])
 }
 
 const (

@@ -39,7 +39,7 @@ const (
 	replyTooLong    = "500 5.5.6 Line is too long"
 	replyBareLF     = "500 5.5.2 Lines must end in CR LF"
 	replyControl    = "500 5.5.2 Command has control characters"
-	replyBadUTF8    = "500 5.5.2 Command is not valid UTF-8"
+	replyBadUTF8    = "500 5.5.2 Error: bad UTF-8 syntax"
 	replyNotASCII   = "501 5.5.2 Command has characters outside ASCII"
 	replyNoArgument = "501 5.5.4 Command takes no argument"
 	replyHeloName   = "501 5.5.4 Say your name after the command"
@@ -58,8 +58,8 @@ const (
 	replyTLSSync    = "554 5.5.0 Nothing may follow STARTTLS before the handshake"
 	replyBdatSyntax = "501 5.5.4 Syntax: BDAT octets [LAST]"
 
-	replyRcptLimit = "452 4.5.3 Too many recipients" // RFC 5321 §4.5.3.1.10
-	replyTooBig    = "552 5.3.4 Message is too big"  // RFC 1870 §6.1
+	replyRcptLimit = "452 4.5.3 Too many recipients"              // RFC 5321 §4.5.3.1.10
+	replyTooBig    = "552 5.3.4 Message size exceeds fixed limit" // RFC 1870 §6.1
 	replyHeaderBig = "552 5.3.4 Header is too big"
 	replyLineLong  = "554 5.6.0 Message has a line that is too long"
 	replyHops      = "554 5.4.6 Too many hops: mail loop"
@@ -91,18 +91,22 @@ func statusSyntax(text string) mail.Status {
 }
 
 func statusOption(keyword string) mail.Status { // RFC 5321 §4.1.1.11
-	return mail.Status{Code: 555, Enhanced: "5.5.4", Text: "Unknown parameter " + strconv.Quote(keyword)}
+	return mail.Status{Code: 555, Enhanced: "5.5.4", Text: "Unsupported option: " + keyword}
 }
 
 func statusAddress(enhanced string, err error) mail.Status {
 	if err == mail.ErrUTF8 { // RFC 6531 §3.5
 		return mail.Status{Code: 553, Enhanced: "5.6.7", Text: "Address needs SMTPUTF8"}
 	}
-	return mail.Status{Code: 501, Enhanced: enhanced, Text: "Bad address: " + err.Error()}
+	whose := "recipient"
+	if enhanced == "5.1.7" {
+		whose = "sender"
+	}
+	return mail.Status{Code: 501, Enhanced: enhanced, Text: "Bad " + whose + " address syntax: " + err.Error()}
 }
 
 func statusTooBig() mail.Status {
-	return mail.Status{Code: 552, Enhanced: "5.3.4", Text: "Message is too big"}
+	return mail.Status{Code: 552, Enhanced: "5.3.4", Text: "Message size exceeds fixed limit"}
 }
 
 func statusAccepted(id mail.ID) mail.Status {

@@ -275,18 +275,28 @@ func (s *session) command(line []byte) {
 	case notSMTP(verb, name):
 		s.say(replyNotSMTP)
 		return
+	case isGreeting(name) && bytes.IndexByte(line, 0) < 0: // whatever it is, the policy judges it
 	case hasControl(line):
 		s.say(replyControl)
 		return
 	case !isASCII(line) && !utf8.Valid(line):
 		s.say(replyBadUTF8)
 		return
-	case s.held.Refused() && string(name) != "QUIT":
+	}
+	if s.held.Refused() && string(name) != "QUIT" {
 		s.refuse(s.held)
 		s.hangup = true
 		return
 	}
 	s.dispatch(name, arg)
+}
+
+func isGreeting(name []byte) bool {
+	switch string(name) {
+	case "HELO", "EHLO", "LHLO":
+		return true
+	}
+	return false
 }
 
 func (s *session) dispatch(name, arg []byte) {
@@ -297,14 +307,15 @@ func (s *session) dispatch(name, arg []byte) {
 	case "RCPT":
 		s.rcpt(arg)
 		return
+	case "HELO", "EHLO", "LHLO":
+		s.hello(name, arg)
+		return
 	}
 	if !isASCII(arg) && string(name) != "VRFY" && string(name) != "EXPN" {
 		s.say(replyNotASCII)
 		return
 	}
 	switch string(name) {
-	case "HELO", "EHLO", "LHLO":
-		s.hello(name, arg)
 	case "DATA":
 		s.data(arg)
 	case "BDAT":

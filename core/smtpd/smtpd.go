@@ -180,6 +180,7 @@ func fateOf(d policy.Decision) Fate {
 // judge is a policy.Session; tests have others.
 type judge interface {
 	Ask(ctx context.Context, ev *policy.Event) policy.Decision
+	Overruled(ev *policy.Event, own mail.Status) (policy.Decision, bool)
 	Reset()
 	Active(stage policy.Stage) bool
 }

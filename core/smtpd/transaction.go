@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"strings"
 	"time"
 
 	"github.com/wafermail/wafer/core/mail"
@@ -132,7 +133,7 @@ func (s *session) rcpt(arg []byte) {
 	// As in Postfix, the policy's order decides which refusal a client is given:
 	// what was held since earlier stages comes before anything about the recipient.
 	var fate Fate
-	if r.To.Domain() != "" { // the bare postmaster is always reachable (RFC 5321 §4.5.1)
+	if r.To.Domain() != "" || !strings.EqualFold(r.To.Local(), "postmaster") { // who is always reachable (RFC 5321 §4.5.1)
 		s.ev.Recipient = r.To
 		d := s.ask(policy.Rcpt)
 		if d.Refused() {
@@ -145,7 +146,11 @@ func (s *session) rcpt(arg []byte) {
 	// The rules that no policy can switch off have the last word.
 	if st := s.rules.Courier.Recipient(s.srv.ctx, &tx.env, r); st.Code >= 400 {
 		tx.refused = true
-		s.refuseAbout(policy.Decision{Status: st}, r.To)
+		d, ok := s.judge.Overruled(&s.ev, st)
+		if !ok {
+			d = policy.Decision{Status: st}
+		}
+		s.refuseAbout(d, r.To)
 		return
 	}
 	tx.env.Rcpts = append(tx.env.Rcpts, r)
