@@ -7,6 +7,7 @@ import (
 
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/sdk/abi"
 )
@@ -98,11 +99,13 @@ func decodeQuestions(b []byte) ([]policy.Question, error) {
 						q.Type = t
 					}
 				}
-			case field == abi.QuestionName && wire == wireBytes && len(p) <= 255 && printableASCII(p):
-				q.Name = string(p)
+			case field == abi.QuestionName && wire == wireBytes && len(p) <= 255:
+				if q.Name = string(p); !printableASCII(p) { // a name in UTF-8 is looked up by its A-labels
+					q.Name = mail.DomainKey(q.Name)
+				}
 			}
 		}
-		if ir.bad || q.Type == "" || q.Name == "" {
+		if ir.bad || q.Type == "" || q.Name == "" || !printableASCII([]byte(q.Name)) {
 			return nil, errors.New("malformed question")
 		}
 		qs = append(qs, q)

@@ -80,12 +80,12 @@ func judge(e *sdk.Event, helo, what string) sdk.Verdict {
 	}
 	switch what {
 	case invalid:
-		if name := address.WithoutDot(helo); !address.IsIP(name) && !address.IsHostname(name) {
+		if name := address.WithoutDot(helo); !address.IsIP(name) && !isHostname(name) {
 			return refuse(501, "5.5.2", helo, "Invalid name").Because("helo-invalid")
 		}
 	case notFQDN:
 		name := address.WithoutDot(helo)
-		if address.IsIP(name) || !address.IsHostname(name) || !strings.Contains(name, ".") {
+		if address.IsIP(name) || !isHostname(name) || !strings.Contains(name, ".") {
 			return refuse(504, "5.5.2", helo, "need fully-qualified hostname").Because("helo-not-fqdn")
 		}
 	case unknown:
@@ -128,7 +128,7 @@ func neuter(s string) string {
 // does not answer, the refusal stands only if nothing else refuses.
 func lookUp(e *sdk.Event, helo string) sdk.Verdict {
 	notFound := refuse(450, "4.7.1", helo, "Host not found").Because("helo-unknown")
-	if address.IsIP(helo) || !address.IsHostname(helo) {
+	if address.IsIP(helo) || !isHostname(helo) {
 		return notFound
 	}
 	as, err := e.DNS(sdk.Question{Type: "A", Name: helo}, sdk.Question{Type: "AAAA", Name: helo}, sdk.Question{Type: "MX", Name: helo})
@@ -165,4 +165,15 @@ func claimsOurName(e *sdk.Event, helo string) bool {
 	name, own := address.WithoutDot(helo), e.Hostname()
 	bare, _, _ := strings.Cut(own, ".")
 	return own != "" && (strings.EqualFold(name, own) || strings.EqualFold(name, bare))
+}
+
+// isHostname: a greeting has A-labels, whatever SMTPUTF8 allows in addresses
+// (RFC 6531 §3.7.1).
+func isHostname(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return address.IsHostname(s)
 }

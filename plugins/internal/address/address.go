@@ -3,7 +3,8 @@
 //
 // # BUGS
 //
-// Names are ASCII: a host name in UTF-8 is not a host name here.
+// Any octet above ASCII counts as a letter of an internationalised name; whether
+// the name is a good one is not looked at.
 package address
 
 import (
@@ -58,7 +59,7 @@ func IsHostname(s string) bool {
 		for i := 0; i < len(label); i++ {
 			switch c := label[i]; {
 			case c >= '0' && c <= '9':
-			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_':
+			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_', c >= 0x80:
 				onlyDigits = false
 			default:
 				return false
