@@ -44,8 +44,9 @@ import (
 
 // Options says how a Server runs, besides its configuration.
 type Options struct {
-	Logger  *slog.Logger // nil: no log
-	Version string       // for status
+	Logger   *slog.Logger // nil: no log
+	Version  string       // for status
+	Resolver dns.Resolver // nil: the resolver of this machine, behind a cache
 }
 
 // Server is a running mail server.
@@ -57,7 +58,7 @@ type Server struct {
 
 	current  atomic.Pointer[generation]
 	host     *wasm.Host
-	cache    *dns.Cache // nil: no resolver on this machine
+	dns      dns.Resolver // nil: no resolver on this machine
 	auth     *auth.Service
 	barrier  *maildir.Barrier
 	deliver  *maildir.Deliverer
@@ -94,7 +95,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s = &Server{config: c, version: o.Version, log: o.Logger, started: time.Now()}
+	s = &Server{config: c, version: o.Version, log: o.Logger, dns: o.Resolver, started: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -193,11 +194,8 @@ func (s *Server) openState(ctx context.Context) error {
 		return fmt.Errorf("open the commit log: %w", err)
 	}
 	s.opened(s.deliver.Close)
-	if live, err := dns.NewLive(dns.LiveOptions{}); err != nil {
+	if err := s.openDNS(); err != nil {
 		s.log.Warn("no DNS: every lookup will fail for now", "err", err)
-	} else {
-		s.cache = dns.NewCache(live, dns.CacheOptions{})
-		s.opened(s.cache.Close)
 	}
 	if s.host, err = wasm.New(wasm.Options{CacheDir: filepath.Join(c.State, "cache"), Logger: s.log}); err != nil {
 		return err
@@ -206,6 +204,21 @@ func (s *Server) openState(ctx context.Context) error {
 	s.registry = smtpd.NewRegistry(smtpd.RegistryOptions{
 		PerClient: c.Limits.PerClient, Rate: c.Limits.Rate, Window: c.Limits.RatePer, Total: c.Limits.Connections,
 	})
+	return nil
+}
+
+// openDNS puts a cache before this machine's resolver, unless there is a resolver already.
+func (s *Server) openDNS() error {
+	if s.dns != nil {
+		return nil
+	}
+	live, err := dns.NewLive(dns.LiveOptions{})
+	if err != nil {
+		return err
+	}
+	cache := dns.NewCache(live, dns.CacheOptions{})
+	s.dns = cache
+	s.opened(cache.Close)
 	return nil
 }
 
@@ -228,9 +241,9 @@ func (s *Server) lock(name string) error {
 
 // first builds the first generation.
 func (s *Server) first(ctx context.Context, certs *certificates) error {
-	set := policy.SetOptions{Counters: policy.NewCounters(policy.CounterOptions{}), Logger: s.log}
-	if s.cache != nil {
-		set.Resolver = resolver{s.cache}
+	set := policy.SetOptions{Generation: 1, Counters: policy.NewCounters(policy.CounterOptions{}), Logger: s.log}
+	if s.dns != nil {
+		set.Resolver = resolver{s.dns}
 	}
 	if s.config.Log.Decisions {
 		f, err := os.OpenFile(filepath.Join(s.config.State, "decisions.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

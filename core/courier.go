@@ -219,7 +219,8 @@ func (c *content) load() {
 	}
 }
 
-// Header returns the index-th field called name, unfolded.
+// Header returns the index-th field called name, unfolded; with name "" any field,
+// as "Name: body".
 func (c *content) Header(name string, index int) (string, bool) {
 	c.load()
 	rest := c.header
@@ -238,10 +239,13 @@ func (c *content) Header(name string, index int) (string, bool) {
 		field := rest[:end]
 		rest = rest[end:]
 		colon := bytes.IndexByte(field, ':')
-		if colon < 0 || !strings.EqualFold(strings.TrimRight(string(field[:colon]), " \t"), name) {
+		if colon < 0 || name != "" && !strings.EqualFold(strings.TrimRight(string(field[:colon]), " \t"), name) {
 			continue
 		}
 		if index--; index < 0 {
+			if name == "" {
+				return strings.TrimSpace(strings.ReplaceAll(string(field), "\r\n", "")), true
+			}
 			value := strings.ReplaceAll(string(field[colon+1:]), "\r\n", "")
 			return strings.TrimSpace(value), true
 		}

@@ -122,12 +122,12 @@ const namePatience = 3 * time.Second
 // names looks up what a client is called. Loopback is not asked for: no zone
 // knows it.
 func (s *Server) names(ctx context.Context, addr netip.Addr) (verified, reverse string) {
-	if s.cache == nil || addr.IsLoopback() {
+	if s.dns == nil || addr.IsLoopback() {
 		return "", ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, namePatience)
 	defer cancel()
-	n := dns.Reverse(ctx, s.cache, addr)
+	n := dns.Reverse(ctx, s.dns, addr)
 	return n.Verified, n.Reverse
 }
 

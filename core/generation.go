@@ -174,7 +174,7 @@ func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known 
 	var all []*policy.Policy
 	var faults []error
 	for _, cp := range c.Policy {
-		p := &policy.Policy{Name: cp.Name, On: cp.On, ReplyAt: cp.ReplyAt, Exempt: cp.Exempt}
+		p := &policy.Policy{Name: cp.Name, On: cp.On, ReplyAt: cp.ReplyAt, Exempt: cp.Exempt, SoftBounce: cp.SoftBounce}
 		for _, cc := range cp.Checks {
 			plugin, err := loadPlugin(ctx, cp.Name, cc, host)
 			if err != nil {

@@ -125,8 +125,10 @@ type Policy struct {
 	On      []string
 	ReplyAt policy.Stage // 0: the default
 	Exempt  policy.Exempt
-	Checks  []Check
-	Where   string
+
+	SoftBounce bool // every 5xx becomes a 4xx
+	Checks     []Check
+	Where      string
 }
 
 // Check is a check block.

@@ -95,6 +95,7 @@ var frames = []frame{
 		{"allow_root", `true`, `"true"`, "allow_root is not true or false"},
 	}},
 	{`policy "p"`, frameHost + frameDomain + frameDoor + "policy \"p\" {\n", "}\n", []keyCase{
+		{"soft_bounce", `true`, `"on"`, "soft_bounce is not true or false"},
 		{"on", `["mx", "imap"]`, `["mx", "mx"]`, "door mx is there twice"},
 		{"reply_at", `"mail"`, `"message"`, `reply_at cannot be "message"`},
 	}},

@@ -39,6 +39,7 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 		}
 	}
 	p.ReplyAt = r.replyAt(n)
+	p.SoftBounce = n.flag("soft_bounce", false)
 	if x := n.only("exempt"); x != nil {
 		p.Exempt = policy.Exempt{Networks: x.networks("networks"), Authenticated: x.flag("authenticated", false)}
 		x.done()
