@@ -153,7 +153,7 @@ func (s *session) loggedIn(mechanism, tried string, who auth.Identity, err error
 		if err == nil {
 			ev.User = who.User
 		}
-		refused = s.rules.Ask(s.ctx, ev)
+		refused = s.ask(ev)
 	}
 	switch {
 	case err != nil:

@@ -3,9 +3,11 @@ package imapd
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
@@ -115,5 +117,28 @@ func TestStoreFails(t *testing.T) {
 	c.reply()
 	if _, got := c.cmd("LOGIN " + testUser + ` "` + testPassword + `"`); got != "NO [UNAVAILABLE] "+textUnavailable {
 		t.Error(got)
+	}
+}
+
+// TestTarpit: a policy can make a client wait, and is told who is trusted.
+func TestTarpit(t *testing.T) {
+	const wait = 50 * time.Millisecond
+	p := &tellingPlugin{refuse: policy.Connect, verdict: policy.Verdict{Effects: policy.Effects{Tarpit: wait}}}
+	ts := startServer(t, func(c *Config) {
+		c.Policies = func() (*policy.Set, func()) { return p.set(), func() {} }
+		c.Trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	begun := time.Now()
+	c := ts.dial(t)
+	if got := c.reply(); !strings.HasPrefix(got, "* OK ") {
+		t.Errorf("greeting %q", got)
+	}
+	if took := time.Since(begun); took < wait {
+		t.Errorf("greeted after %v, want %v at least", took, wait)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.events) != 1 || !p.events[0].Trusted {
+		t.Errorf("the policy was told %+v", p.events)
 	}
 }

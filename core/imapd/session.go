@@ -165,7 +165,7 @@ func (s *session) greet() bool {
 	}
 	s.rules = set.Session(s.door())
 	if s.rules.Active(policy.Connect) {
-		if d := s.rules.Ask(s.ctx, s.event(policy.Connect)); d.Refused() {
+		if d := s.ask(s.event(policy.Connect)); d.Refused() {
 			s.srv.refused.Add(1)
 			s.log.Info("connection refused", "client", s.client.String(), "check", d.Check, "reason", d.Reason)
 			s.bye("", oneLine(d.Status.Text))
@@ -188,8 +188,25 @@ func (s *session) event(stage policy.Stage) *policy.Event {
 	return &policy.Event{
 		Stage: stage, Time: time.Now(), Session: string(s.id),
 		Door: s.door(), Protocol: "imap", Server: s.local, Hostname: s.srv.c.Hostname,
-		Client: s.client, TLS: s.tls, User: s.user,
+		Client: s.client, Trusted: s.srv.trusts(s.client.Addr()), TLS: s.tls, User: s.user,
 	}
+}
+
+// maxTarpit bounds how long a policy can make a client wait.
+const maxTarpit = 30 * time.Second
+
+// ask asks the policies and waits if they say so.
+func (s *session) ask(ev *policy.Event) policy.Decision {
+	d := s.rules.Ask(s.ctx, ev)
+	if wait := min(d.Effects.Tarpit, maxTarpit); wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.ctx.Done(): // the next read or write finds out
+		}
+	}
+	return d
 }
 
 // loop reads and runs commands.
