@@ -7,8 +7,7 @@
 package main
 
 import (
-	"net/netip"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/wafermail/wafer/sdk"
@@ -16,16 +15,25 @@ import (
 
 var plugin = sdk.Plugin{
 	ID:      "org.wafermail.ratelimit",
-	Version: "1.0.0",
+	Version: "1.1.0",
 	Help:    "limits how much one client, user, sender or recipient may do in a time",
-	Stages:  []sdk.Stage{sdk.Connect, sdk.Helo, sdk.Auth, sdk.Mail, sdk.Rcpt, sdk.Data, sdk.Message},
-	Grants:  []sdk.Grant{{Name: sdk.GrantCount, Help: "to count"}},
+	Stages:  []sdk.Stage{sdk.Connect, sdk.Helo, sdk.StartTLS, sdk.Auth, sdk.Mail, sdk.Rcpt, sdk.Data, sdk.Message},
+	Grants: []sdk.Grant{
+		{Name: sdk.GrantCount, Help: "to count"},
+		{Name: sdk.GrantState, Optional: true, Help: "to begin anew after a success: for reset"},
+	},
 	Fields: []sdk.Field{
-		{Name: "key", Type: sdk.String, Default: []string{"client"}, Help: `who is limited: client, client-net, helo, sender, sender-domain, user, recipient or recipient-domain, joined with "+"`},
+		{Name: "key", Type: sdk.String, Default: []string{"client"}, Help: "who is limited: " + parts + `; several joined with "+"`},
 		{Name: "limit", Type: sdk.Int, Required: true, Help: "how much is allowed"},
-		{Name: "per", Type: sdk.Duration, Default: []string{"60s"}, Help: "in which time"},
-		{Name: "cost", Type: sdk.String, Default: []string{"1"}, Choices: []string{"1", "recipients", "size"}, Help: "what is counted: each question, its recipients, or its octets"},
-		{Name: "action", Type: sdk.String, Default: []string{"defer"}, Choices: []string{"defer", "reject", "disconnect"}, Help: "what to do with what is too much"},
+		{Name: "per", Type: sdk.Duration, Default: []string{"60s"}, Help: "in which time, from 1s to 31d"},
+		{Name: "cost", Type: sdk.String, Default: []string{"1"}, Choices: []string{"1", "connections", "messages", costRecipients, costSize, "bytes", costFailures}, Help: "what is counted: each question (1, connections, messages), its recipients, its octets (size, bytes), or failed logins"},
+		{Name: "action", Type: sdk.String, Default: []string{actionDefer}, Choices: []string{actionDefer, actionReject, actionDisconnect, actionTag}, Help: "what to do with what is too much"},
+		{Name: "code", Type: sdk.Int, Default: []string{"0"}, Help: "reply code; 0: the action's"},
+		{Name: "text", Type: sdk.String, Help: "what to reply: %c the client, %k the key, %l the limit, %p the time, %s the sum, %w what is too much; may begin with an enhanced code"},
+		{Name: "prefix4", Type: sdk.Int, Default: []string{"24"}, Help: "bits of an IPv4 client's network, for client-net"},
+		{Name: "prefix6", Type: sdk.Int, Default: []string{"64"}, Help: "bits of an IPv6 client's network, for client-net"},
+		{Name: "count_refused", Type: sdk.Bool, Default: []string{"true"}, Help: "whether what is refused counts too"},
+		{Name: "reset", Type: sdk.Bool, Default: []string{"false"}, Help: "whether a login that succeeds makes failures forgotten"},
 	},
 	Configure: configure,
 }
@@ -34,162 +42,138 @@ var _ = sdk.Serve(&plugin)
 
 func main() {}
 
+// What is counted, besides questions.
+const (
+	costRecipients = "recipients"
+	costSize       = "size"
+	costFailures   = "failures"
+)
+
 // limiter is one configuration.
 type limiter struct {
-	parts  []string
-	limit  int64
-	per    time.Duration
-	cost   string
-	action string
+	keys
+	answer
+	limit        int64
+	per          time.Duration
+	cost         string
+	countRefused bool
+	reset        bool
 }
 
 func configure(c *sdk.Config) (sdk.Judge, error) {
 	l := &limiter{
-		parts:  strings.Split(c.String("key"), "+"),
-		limit:  c.Int("limit"),
-		per:    c.Duration("per"),
-		cost:   c.String("cost"),
-		action: c.String("action"),
+		limit: c.Int("limit"), per: c.Duration("per"), cost: c.String("cost"),
+		countRefused: c.Bool("count_refused"), reset: c.Bool("reset"),
 	}
-	for i, part := range l.parts {
-		l.parts[i] = strings.TrimSpace(part)
-		if _, known := fact(&sdk.Event{}, l.parts[i]); !known {
-			return nil, c.Errorf("key", `"`+part+`" is none of client, client-net, helo, sender, sender-domain, user, recipient, recipient-domain`)
-		}
+	if l.cost == "bytes" {
+		l.cost = costSize
 	}
-	if l.limit < 0 {
+	var err error
+	if l.keys, err = parseKeys(c); err != nil {
+		return nil, err
+	}
+	switch {
+	case l.limit < 0:
 		return nil, c.Errorf("limit", "must not be negative")
-	}
-	if l.per < time.Second || l.per > sdk.MaxWindow {
+	case l.limit < 1 && l.cost == costFailures:
+		return nil, c.Errorf("limit", "must be at least 1, or nobody could log in")
+	case l.per < time.Second || l.per > sdk.MaxWindow:
 		return nil, c.Errorf("per", "must be between 1s and 31d")
+	case l.reset && l.cost != costFailures:
+		return nil, c.Errorf("reset", `goes with cost = "failures" only`)
+	case l.reset && !c.Granted(sdk.GrantState):
+		return nil, c.Errorf("reset", `needs the grant "state"`)
+	}
+	if l.answer, err = parseAnswer(c); err != nil {
+		return nil, err
 	}
 	return l.judge, nil
 }
 
 func (l *limiter) judge(e *sdk.Event) sdk.Verdict {
-	key, ok := l.key(e)
+	key, ok := l.keys.of(e)
 	if !ok {
 		return sdk.Next()
 	}
-	sum, err := e.Count(key, l.amount(e), l.per)
+	if l.cost == costFailures {
+		return l.failures(e, key)
+	}
+	sum, over, err := l.count(e, key, l.amount(e))
 	if err != nil {
 		return sdk.Fail("count " + key + ": " + err.Error())
 	}
-	if sum <= l.limit {
+	if !over {
 		return sdk.Next()
 	}
-	return l.refuse(e).Because("rate-limit")
+	return l.refuse(e, false, key, sum).Because("rate-limit")
 }
 
-// key joins the facts that the limit is about. ok is false if one of them is
-// not there: a limit on users says nothing about a client without one.
-func (l *limiter) key(e *sdk.Event) (key string, ok bool) {
-	if len(l.parts) == 1 {
-		key, _ = fact(e, l.parts[0])
-		return clip(key), key != ""
-	}
-	for i, part := range l.parts {
-		f, _ := fact(e, part)
-		if f == "" {
-			return "", false
+// count adds amount, or, if what is refused does not count, only what stays
+// within the limit.
+func (l *limiter) count(e *sdk.Event, key string, amount int64) (sum int64, over bool, err error) {
+	if !l.countRefused {
+		if sum, err = e.Count(key, 0, l.per); err != nil {
+			return 0, false, err
 		}
-		if i > 0 {
-			key += "\x00" // in none of them
+		if sum > l.limit-amount {
+			return sum + amount, true, nil
 		}
-		key += clip(f)
 	}
-	return key, true
+	sum, err = e.Count(key, amount, l.per)
+	return sum, sum > l.limit, err
 }
 
-// clip keeps what a peer chose within what a counter's key may be.
-func clip(s string) string { return s[:min(len(s), sdk.MaxKey/8-1)] }
-
-// fact is one part of a key in its canonical form, "" if the event has none.
-func fact(e *sdk.Event, name string) (value string, known bool) {
-	switch name {
-	case "client":
-		return e.Client(), true
-	case "client-net":
-		return network(e.Client()), true
-	case "helo":
-		return strings.ToLower(e.Helo()), true
-	case "sender":
-		if e.HasSender() && e.Sender() == "" {
-			return "<>", true
+// failures counts a login that failed, and refuses whatever comes from one who
+// had failed limit times before, good logins too: who guesses must not learn
+// that a guess was right.
+func (l *limiter) failures(e *sdk.Event, key string) sdk.Verdict {
+	counter := key
+	var since []byte // when this counter began; nil: always
+	var err error
+	if l.reset {
+		var ok bool
+		if since, ok, err = e.StateGet(key); err != nil {
+			return sdk.Fail("read reset of " + key + ": " + err.Error())
 		}
-		return strings.ToLower(e.Sender()), true
-	case "sender-domain":
-		if e.HasSender() && e.Sender() == "" {
-			return "<>", true
+		if ok {
+			counter += "\x00" + string(since)
 		}
-		return domain(e.Sender()), true
-	case "user":
-		return strings.ToLower(e.User()), true
-	case "recipient":
-		return strings.ToLower(e.Recipient()), true
-	case "recipient-domain":
-		return domain(e.Recipient()), true
 	}
-	return "", false
-}
-
-// network is the /24 of an IPv4 address or the /64 of an IPv6 address.
-func network(client string) string {
-	a, err := netip.ParseAddr(client)
+	before, err := e.Count(counter, 0, l.per)
 	if err != nil {
-		return ""
+		return sdk.Fail("count " + key + ": " + err.Error())
 	}
-	bits := 64
-	if a.Is4() {
-		bits = 24
+	over := before >= l.limit
+	switch {
+	case e.Stage() != sdk.Auth:
+	case !e.AuthOK() && (!over || l.countRefused):
+		if before, err = e.Count(counter, 1, l.per); err == nil && since != nil {
+			err = e.StatePut(key, since, l.per) // known as long as what it counts
+		}
+	case e.AuthOK() && !over && l.reset && before > 0:
+		// Counters only grow, so a new one begins. What the older ones counted
+		// is out of the window before the new one is forgotten.
+		last, _ := strconv.ParseInt(string(since), 36, 64) // 0 if there was none
+		err = e.StatePut(key, strconv.AppendInt(nil, max(e.Now().UnixMilli(), last+1), 36), l.per)
 	}
-	p, err := a.Prefix(bits)
 	if err != nil {
-		return ""
+		return sdk.Fail("count " + key + ": " + err.Error())
 	}
-	return p.String()
-}
-
-func domain(address string) string {
-	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+	if !over {
+		return sdk.Next()
+	}
+	return l.refuse(e, true, key, before).Because("rate-limit")
 }
 
 // amount is what this event adds to the count.
 func (l *limiter) amount(e *sdk.Event) int64 {
 	switch l.cost {
-	case "size":
-		return e.Size()
-	case "recipients":
+	case costSize:
+		return max(e.Size(), 0)
+	case costRecipients:
 		if e.Stage() == sdk.Data || e.Stage() == sdk.Message {
 			return int64(e.RecipientCount())
 		}
 	}
 	return 1
-}
-
-// refuse says what is too much. At connect there is nothing to refuse but the
-// connection, so every action hangs up there (RFC 5321 §3.8).
-func (l *limiter) refuse(e *sdk.Event) sdk.Verdict {
-	what, from := "mail", e.Client()
-	switch e.Stage() {
-	case sdk.Connect:
-		return sdk.Disconnect(421, "4.7.0", "Error: too many connections from "+from)
-	case sdk.Helo:
-		what = "greetings"
-	case sdk.Auth:
-		what = "AUTH commands"
-	case sdk.Rcpt:
-		what = "recipients"
-	}
-	text := "Error: too many " + what + " from " + from
-	if what == "mail" {
-		text = "Error: too much mail from " + from
-	}
-	switch l.action {
-	case "reject":
-		return sdk.Reject(554, "5.7.1", text)
-	case "disconnect":
-		return sdk.Disconnect(421, "4.7.0", text)
-	}
-	return sdk.Defer(450, "4.7.1", text)
 }

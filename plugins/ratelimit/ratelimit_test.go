@@ -3,6 +3,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,13 @@ func TestKeys(t *testing.T) {
 		{"nobody", "user", sdk.Facts{}, sdk.Facts{}, false},
 		{"recipient", "recipient", sdk.Facts{Recipient: "a@b.example"}, sdk.Facts{Recipient: "a@b.example"}, true},
 		{"recipient's domain", "recipient-domain", sdk.Facts{Recipient: "a@b.example"}, sdk.Facts{Recipient: "c@b.example"}, true},
+		{"name", "client-name", sdk.Facts{ClientName: "A.example"}, sdk.Facts{ClientName: "a.example"}, true},
+		{"no name", "client-name", sdk.Facts{}, sdk.Facts{}, false},
+		{"IPv4 in IPv6", "client-net", sdk.Facts{Client: "::ffff:192.0.2.1"}, sdk.Facts{Client: "192.0.2.9"}, true},
+		{"no address", "client-net", sdk.Facts{Client: "nonsense"}, sdk.Facts{Client: "nonsense"}, false},
+		{"door", "door", sdk.Facts{Door: "mx", Client: "192.0.2.1"}, sdk.Facts{Door: "mx", Client: "192.0.2.2"}, true},
+		{"all together", "global", sdk.Facts{Client: "192.0.2.1"}, sdk.Facts{Client: "198.51.100.1"}, true},
+		{"long names", "helo+sender+recipient", sdk.Facts{Helo: strings.Repeat("a", 5000), Sender: strings.Repeat("b", 5000), Recipient: strings.Repeat("c", 5000)}, sdk.Facts{Helo: strings.Repeat("a", 127), Sender: strings.Repeat("b", 127), Recipient: strings.Repeat("c", 127)}, true},
 		{"joined, one differs", "client+sender", sdk.Facts{Client: "192.0.2.1", Sender: "a@b.example"}, sdk.Facts{Client: "192.0.2.1", Sender: "c@b.example"}, false},
 		{"joined, both same", "client + sender", sdk.Facts{Client: "192.0.2.1", Sender: "a@b.example"}, sdk.Facts{Client: "192.0.2.1", Sender: "a@b.example"}, true},
 		{"joined, one missing", "client+user", sdk.Facts{Client: "192.0.2.1"}, sdk.Facts{Client: "192.0.2.1"}, false},
@@ -136,7 +144,17 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"no limit", map[string][]string{}, "limit: required"},
 		{"negative limit", map[string][]string{"limit": {"-1"}}, "limit: must not be negative"},
-		{"unknown key", map[string][]string{"limit": {"1"}, "key": {"client+moon"}}, `key: "moon" is none of client, client-net, helo, sender, sender-domain, user, recipient, recipient-domain`},
+		{"unknown key", map[string][]string{"limit": {"1"}, "key": {"client+moon"}}, `key: "moon" is none of client, client-net, client-name, helo, user, sender, sender-domain, recipient, recipient-domain, door, global`},
+		{"key twice", map[string][]string{"limit": {"1"}, "key": {"client+client"}}, `key: "client" is there twice`},
+		{"long key", map[string][]string{"limit": {"1"}, "key": {"client+client-net+helo+user+sender+recipient+door"}}, `key: has more than 6 parts`},
+		{"prefix", map[string][]string{"limit": {"1"}, "prefix4": {"0"}}, "prefix4: must be between 1 and 32"},
+		{"IPv6 prefix", map[string][]string{"limit": {"1"}, "prefix6": {"129"}}, "prefix6: must be between 1 and 128"},
+		{"long time", map[string][]string{"limit": {"1"}, "per": {"32d"}}, "per: must be between 1s and 31d"},
+		{"no failures allowed", map[string][]string{"limit": {"0"}, "cost": {"failures"}}, "limit: must be at least 1, or nobody could log in"},
+		{"reset of mail", map[string][]string{"limit": {"1"}, "reset": {"true"}}, `reset: goes with cost = "failures" only`},
+		{"code", map[string][]string{"limit": {"1"}, "code": {"554"}}, "code: 554 does not go with defer"},
+		{"code of a tag", map[string][]string{"limit": {"1"}, "code": {"450"}, "action": {"tag"}}, "code: 450 does not go with tag"},
+		{"text", map[string][]string{"limit": {"1"}, "text": {"100%"}}, `text: after "%" comes one of c, k, l, p, s, w and %`},
 		{"short time", map[string][]string{"limit": {"1"}, "per": {"10ms"}}, "per: must be between 1s and 31d"},
 		{"no time", map[string][]string{"limit": {"1"}, "per": {"soon"}}, `per: "soon" is not allowed here`},
 		{"unknown field", map[string][]string{"limit": {"1"}, "each": {"60s"}}, "each: unknown field"},
