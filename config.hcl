@@ -24,6 +24,13 @@ trusted_networks = ["127.0.0.0/8", "::1/128"]
 proxy_networks   = []
 xclient_networks = []
 
+# Name servers. Default: those of /etc/resolv.conf. DNSBLs want a resolver of
+# your own, such as unbound on this host.
+# resolvers = ["127.0.0.1"]
+
+# Where Prometheus may ask for /metrics. Default: nowhere.
+# metrics = "127.0.0.1:9464"
+
 tls {
   cert        = "/etc/letsencrypt/live/mail.example.org/fullchain.pem"
   key         = "/etc/letsencrypt/live/mail.example.org/privkey.pem"
@@ -100,6 +107,13 @@ listener "pop3s" {
 #   address = "unix:/run/wafer/lmtp"
 # }
 
+# A Postfix that asks these policies by check_policy_service:
+#
+# listener "policy" {
+#   profile = "policy"
+#   address = "unix:/run/wafer/policy"
+# }
+
 # These are the defaults.
 limits {
   message_size           = "50MiB" # 52428800 octets
@@ -120,9 +134,12 @@ limits {
 }
 
 log {
-  format    = "text" # or "json"
-  level     = "info" # "debug" shows the dialogue
-  decisions = false  # STATE/decisions.jsonl, one line for each check asked
+  format         = "text" # or "json"
+  level          = "info" # "debug" shows the dialogue
+  decisions      = true   # STATE/decisions: what each check said, for wafer policy log and explain
+  decisions_mask = "none" # of addresses in it: "hash" or "drop"
+  decisions_keep = "30d"  # how long
+  decisions_size = "1GiB" # and how much of it
 }
 
 # The account that owns the mail. The server starts as root, opens its ports

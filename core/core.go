@@ -22,11 +22,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,11 +34,13 @@ import (
 	"github.com/wafermail/wafer/core/admin"
 	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/decisions"
 	"github.com/wafermail/wafer/core/dns"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/smtpd"
+	"github.com/wafermail/wafer/core/state"
 	"github.com/wafermail/wafer/core/wasm"
 )
 
@@ -67,13 +69,18 @@ type Server struct {
 	doors    []*door
 	admin    *admin.Server
 
+	metricsAt net.Listener // nil: none
+	counters  *policy.Counters
+	state     *state.Store   // nil: no check remembers anything
+	decisions *decisions.Log // nil: they are not recorded
+
 	closers []func() error // in the order of opening
 }
 
 // Check builds everything that a server would need of c and starts nothing. It
 // returns the error that would keep it from starting.
 func Check(ctx context.Context, c *config.Config, o Options) error {
-	host, err := wasm.New(wasm.Options{Logger: o.Logger})
+	host, err := toolHost(o.Logger)
 	if err != nil {
 		return err
 	}
@@ -106,7 +113,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if err != nil {
 		return s, err
 	}
-	if err := s.bind(); err != nil {
+	if err := errors.Join(s.bind(), s.listenMetrics()); err != nil {
 		return s, err
 	}
 	certs, err := readCertificates(c)
@@ -212,7 +219,7 @@ func (s *Server) openDNS() error {
 	if s.dns != nil {
 		return nil
 	}
-	live, err := dns.NewLive(dns.LiveOptions{})
+	live, err := dns.NewLive(dns.LiveOptions{Servers: s.config.Resolvers})
 	if err != nil {
 		return err
 	}
@@ -245,14 +252,25 @@ func (s *Server) first(ctx context.Context, certs *certificates) error {
 	if s.dns != nil {
 		set.Resolver = resolver{s.dns}
 	}
-	if s.config.Log.Decisions {
-		f, err := os.OpenFile(filepath.Join(s.config.State, "decisions.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if needsState(s.config) {
+		st, err := state.Open(filepath.Join(s.config.State, "policy.db"), state.Options{Logger: s.log})
+		if err != nil {
+			return err
+		}
+		s.opened(st.Close)
+		set.State, s.state = st, st
+	}
+	if l := s.config.Log; l.Decisions {
+		log, err := decisions.Open(DecisionsDir(s.config), decisions.Options{
+			Mask: decisions.Mask(l.DecisionsMask), Keep: l.DecisionsKeep, Total: l.DecisionsSize, File: l.DecisionsSize / 16, Logger: s.log,
+		})
 		if err != nil {
 			return fmt.Errorf("open the decision log: %w", err)
 		}
-		s.opened(f.Close)
-		set.Log = policy.NewJSONLog(io.Writer(f))
+		s.opened(log.Close)
+		set.Log, s.decisions = log, log
 	}
+	s.counters = set.Counters
 	g, err := build(ctx, s.config, world{host: s.host, set: set, certs: certs, log: s.log})
 	if err != nil {
 		return err
@@ -264,7 +282,25 @@ func (s *Server) first(ctx context.Context, certs *certificates) error {
 	return nil
 }
 
-// resolver gives plugins the answers of package dns.
+// DecisionsDir is the folder of the decision log.
+func DecisionsDir(c *config.Config) string { return filepath.Join(c.State, "decisions") }
+
+// needsState reports whether any check remembers things, which is what the
+// database is for.
+func needsState(c *config.Config) bool {
+	for _, p := range c.Policy {
+		for _, check := range p.Checks {
+			if slices.Contains(check.Allow, "state") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Resolver gives plugins the answers of r.
+func Resolver(r dns.Resolver) policy.Resolver { return resolver{r} }
+
 type resolver struct{ dns.Resolver }
 
 func (r resolver) LookupDNS(ctx context.Context, q policy.Question) policy.Answer {
@@ -301,28 +337,6 @@ func (s *Server) mailbox(_ context.Context, user string) (*maildir.Store, error)
 		return nil, err
 	}
 	return s.pool.Open(dir)
-}
-
-// Status is what the server says of itself.
-func (s *Server) Status() admin.Status {
-	g := s.current.Load()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	st := admin.Status{
-		Hostname: s.config.Hostname, Version: s.version, PID: os.Getpid(), Started: s.started,
-		Generation: admin.Generation{Number: g.number, Digest: s.config.Digest, Loaded: g.loaded},
-		Owed:       s.deliver.Owed(), Memory: m.HeapInuse, Goroutines: runtime.NumGoroutine(),
-		Checks: map[string]admin.Tally{},
-	}
-	for name, t := range g.policy.Tallies() {
-		st.Checks[name] = admin.Tally{Asked: t.Asked, Next: t.Next, Refuse: t.Refused, Errors: t.Errors}
-	}
-	for _, d := range s.doors {
-		l := d.stats()
-		l.Name, l.Profile, l.Address = d.name, d.profile, d.ln.Addr().String()
-		st.Listeners = append(st.Listeners, l)
-	}
-	return st
 }
 
 // trusted reports whether a client may relay without logging in.

@@ -1,14 +1,10 @@
 package core
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/wafermail/wafer/core/mail"
@@ -33,11 +29,11 @@ func (c *courier) Recipient(_ context.Context, env *mail.Envelope, to mail.Recip
 	switch {
 	case errors.Is(err, errNotOurs):
 		if env.User == "" && !c.trusted(env.Client) {
-			return mail.Status{Code: 554, Enhanced: "5.7.1", Text: "<" + to.To.String() + ">: Relay access denied"}
+			return policy.RelayDenied(to.To)
 		}
 		return mail.Status{Code: 451, Enhanced: "4.3.2", Text: "<" + to.To.String() + ">: this server does not send mail to other hosts yet"}
 	case errors.Is(err, errNoMailbox):
-		return mail.Status{Code: 550, Enhanced: "5.1.1", Text: "<" + to.To.String() + ">: Recipient address rejected: User unknown in virtual mailbox table"}
+		return policy.UserUnknown(to.To)
 	case errors.Is(err, errRemote), errors.Is(err, errAliasLoop):
 		c.log.Error("alias cannot be followed", "rcpt", to.To.String(), "err", err)
 		return mail.Status{Code: 451, Enhanced: "4.3.5", Text: "<" + to.To.String() + ">: Server configuration error"}
@@ -189,75 +185,4 @@ func (d *draft) Commit(ctx context.Context, trace []byte, how smtpd.Disposition)
 func (d *draft) Abort() { d.Close() }
 
 // Content is the message for checks at stage message.
-func (d *draft) Content() policy.Content { return &content{d: d.Draft} }
-
-// maxHeader is how much of a header section checks are shown, in octets.
-const maxHeader = 256 << 10
-
-// content reads a draft in ranges.
-type content struct {
-	d      *maildir.Draft
-	header []byte // read at first use, up to and with the empty line
-}
-
-func (c *content) load() {
-	if c.header != nil {
-		return
-	}
-	b := make([]byte, min(c.d.Size(), maxHeader))
-	n, err := c.d.ReadAt(b, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		n = 0
-	}
-	b = b[:n]
-	if bytes.HasPrefix(b, []byte("\r\n")) {
-		c.header = b[:2]
-	} else if i := bytes.Index(b, []byte("\r\n\r\n")); i >= 0 {
-		c.header = b[:i+4]
-	} else {
-		c.header = b
-	}
-}
-
-// Header returns the index-th field called name, unfolded; with name "" any field,
-// as "Name: body".
-func (c *content) Header(name string, index int) (string, bool) {
-	c.load()
-	rest := c.header
-	for len(rest) > 2 {
-		end := 0
-		for { // a field ends before a line that does not begin with white space
-			i := bytes.Index(rest[end:], []byte("\r\n"))
-			if i < 0 {
-				end = len(rest)
-				break
-			}
-			if end += i + 2; end >= len(rest) || rest[end] != ' ' && rest[end] != '\t' {
-				break
-			}
-		}
-		field := rest[:end]
-		rest = rest[end:]
-		colon := bytes.IndexByte(field, ':')
-		if colon < 0 || name != "" && !strings.EqualFold(strings.TrimRight(string(field[:colon]), " \t"), name) {
-			continue
-		}
-		if index--; index < 0 {
-			if name == "" {
-				return strings.TrimSpace(strings.ReplaceAll(string(field), "\r\n", "")), true
-			}
-			value := strings.ReplaceAll(string(field[colon+1:]), "\r\n", "")
-			return strings.TrimSpace(value), true
-		}
-	}
-	return "", false
-}
-
-// Body reads octets after the header section.
-func (c *content) Body(p []byte, off int64) (int, error) {
-	c.load()
-	if off < 0 {
-		return 0, errors.New("negative offset " + strconv.FormatInt(off, 10))
-	}
-	return c.d.ReadAt(p, int64(len(c.header))+off)
-}
+func (d *draft) Content() policy.Content { return policy.NewContent(d.Draft, d.Size()) }

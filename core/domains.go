@@ -55,11 +55,8 @@ var (
 // resolve follows aliases from p to the mailboxes that it stands for, each once,
 // in a fixed order. The bare postmaster is the first domain's.
 func (ds *domains) resolve(p mail.Path) ([]mailbox, error) {
-	if p.Domain() == "" && !p.IsNull() {
-		p = p.WithDomain(ds.main.name)
-	}
 	found := map[string]mailbox{}
-	if err := ds.follow(p, 0, map[string]bool{}, found); err != nil {
+	if err := ds.follow(ds.route(p), 0, map[string]bool{}, found); err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
@@ -71,6 +68,63 @@ func (ds *domains) resolve(p mail.Path) ([]mailbox, error) {
 	}
 	sort.Slice(boxes, func(i, j int) bool { return boxes[i].user < boxes[j].user })
 	return boxes, nil
+}
+
+// maxHops bounds the hosts that a local part may name.
+const maxHops = 10
+
+// route is where p leads when its local part names a host, as old addresses do:
+// user@host@ours, user%host@ours, host!user (RFC 5321 §4.1.2 leaves it to the
+// host of a local part what it means; Postfix follows these). A name that is a
+// user's or an alias's means that one. An address without a domain is the first
+// domain's. Where it leads to another host, that is what may be relayed or not.
+func (ds *domains) route(p mail.Path) mail.Path {
+	for range maxHops {
+		if p.IsNull() {
+			return p
+		}
+		bare := p.Domain() == ""
+		at := p
+		if bare {
+			at = p.WithDomain(ds.main.name)
+		}
+		d := ds.byName[mail.DomainKey(at.Domain())]
+		if d == nil || d.knows(at.Local()) {
+			return at
+		}
+		next, ok := hop(at.Local())
+		if !ok {
+			return at
+		}
+		p = next
+	}
+	return p
+}
+
+// hop is the address that a local part stands for if it names a host.
+func hop(local string) (mail.Path, bool) {
+	user, host := "", ""
+	if i := strings.LastIndexByte(local, '@'); i >= 0 {
+		user, host = local[:i], local[i+1:]
+	} else if i := strings.IndexByte(local, '!'); i >= 0 {
+		user, host = local[i+1:], local[:i]
+	} else if i := strings.LastIndexByte(local, '%'); i >= 0 {
+		user, host = local[:i], local[i+1:]
+	}
+	if user == "" || !mail.ValidDomain(host) {
+		return mail.Path{}, false
+	}
+	return mail.Path{}.WithLocal(user).WithDomain(host), true
+}
+
+// knows reports whether a local part is a user's or an alias's name.
+func (d *domain) knows(local string) bool {
+	for _, name := range d.candidates(local) {
+		if _, ok := d.aliases[name]; ok || d.users.Has(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // follow adds the mailboxes of p to found. An address that is met again adds

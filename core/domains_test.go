@@ -89,7 +89,7 @@ func TestResolve(t *testing.T) {
 		{"postmaster falls to the catch-all", "postmaster@example.com", "eve@example.com", nil},
 		{"null path", "", "", errNotOurs},
 		{"quoted at", `"bob@example.org"@elsewhere.example`, "", errNotOurs},
-		{"percent hack", "bob%elsewhere.example@example.org", "", errNoMailbox},
+		{"percent hack", "bob%elsewhere.example@example.org", "", errNotOurs},
 	}
 	ds := testDomains(t)
 	for _, row := range rows {

@@ -88,7 +88,7 @@ func (s *Server) engine(d *door) error {
 	default:
 		e, err := smtpd.New(smtpd.Config{
 			Profile: smtpd.Profile(d.profile), Hostname: c.Hostname, TLS: s.tls(d.block),
-			Trusted: c.Trusted, ProxyFrom: c.Proxy, XClientFrom: c.XClient, AuthLoopback: d.block.Loopback,
+			Trusted: c.Trusted, ProxyFrom: c.Proxy, XClientFrom: c.XClient, AuthLoopback: d.block.Loopback, Without: d.block.Without,
 			Limits: smtpd.Limits{
 				MessageSize: c.Limits.MessageSize, Recipients: c.Limits.Recipients,
 				SoftErrors: c.Limits.SoftErrors, HardErrors: c.Limits.HardErrors,
@@ -135,10 +135,14 @@ func (s *Server) names(ctx context.Context, addr netip.Addr) (verified, reverse 
 // that are receiving a message finish it, all others are told 421 or BYE, for at
 // most limits { shutdown }. ready is called when every door is open.
 func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
-	var err error
-	if s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Logger: s.log}); err != nil {
+	shown, err := s.metricsHandler()
+	if err == nil {
+		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Metrics: shown, Logger: s.log})
+	}
+	if err != nil {
 		return errors.Join(err, s.close())
 	}
+	stopMetrics := s.serveMetrics(shown)
 	failed := make(chan error, len(s.doors))
 	var serving sync.WaitGroup
 	for _, d := range s.doors {
@@ -167,7 +171,9 @@ func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
 		s.log.Error("stopping", "err", err)
 	}
 	notify(daemon.SdNotifyStopping)
-	return errors.Join(err, s.drain(&serving), s.close())
+	err = errors.Join(err, s.drain(&serving))
+	stopMetrics()
+	return errors.Join(err, s.close())
 }
 
 // drain ends every door at once and waits for all of them.
@@ -193,6 +199,9 @@ func (s *Server) close() error {
 	var errs []error
 	for _, d := range s.doors {
 		d.ln.Close() // usually closed by its engine
+	}
+	if s.metricsAt != nil {
+		s.metricsAt.Close() // usually closed by its server
 	}
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		errs = append(errs, s.closers[i]())

@@ -200,7 +200,7 @@ func loadPlugin(ctx context.Context, owner string, c config.Check, host *wasm.Ho
 	if err != nil {
 		return nil, fmt.Errorf("%s: check %q: %w", c.Where, c.Name, err)
 	}
-	p, err := host.Load(ctx, module, wasm.LoadOptions{Name: owner + "/" + c.Name, Config: c.With, Grants: c.Allow, Source: c.Where})
+	p, err := host.Load(ctx, module, wasm.LoadOptions{Name: owner + "/" + c.Name, Config: c.With, Grants: c.Allow, Source: c.Where, Limits: wasm.Limits{Wall: c.Timeout}})
 	if err != nil {
 		return nil, located(err, owner, c)
 	}
@@ -274,18 +274,18 @@ func Plugins() (names []string) {
 	return names
 }
 
-// Inspect loads a plugin that is built in, or a module by its path, in the
-// sandbox and returns what it says about itself.
-func Inspect(ctx context.Context, plugin string) (*wasm.Manifest, error) {
+// Examine looks at a plugin that is built in, or at a module by its path, as a
+// check that names it would.
+func Examine(ctx context.Context, plugin string) (*wasm.Examination, error) {
 	byPath := strings.ContainsRune(plugin, '/') || strings.HasSuffix(plugin, ".wasm")
 	module, err := readModule(config.Check{Plugin: plugin, Path: byPath})
 	if err != nil {
 		return nil, err
 	}
-	host, err := wasm.New(wasm.Options{})
+	host, err := toolHost(nil)
 	if err != nil {
 		return nil, err
 	}
-	m, err := host.Inspect(ctx, module)
-	return m, errors.Join(err, host.Close())
+	x := host.Examine(ctx, module)
+	return x, host.Close()
 }

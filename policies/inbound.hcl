@@ -1,10 +1,12 @@
-# What strangers have to pass before their mail is taken. Checks are asked in
-# the order in which they stand here; the first that refuses decides.
+# What strangers have to pass before their mail is taken: what a careful
+# main.cf has in its smtpd_*_restrictions, with policyd-spf behind them. Checks
+# are asked in the order in which they stand here; the first that refuses decides.
 
 policy "inbound" {
   on       = ["mx"]
   reply_at = "rcpt" # refuse at RCPT TO, so that the log can name the recipient
 
+  # permit_mynetworks, permit_sasl_authenticated
   exempt {
     networks      = ["127.0.0.0/8", "::1/128"]
     authenticated = true
@@ -24,5 +26,28 @@ policy "inbound" {
   check "helo" {
     at   = "helo"
     with = { reject = ["invalid", "not-fqdn"] }
+  }
+
+  # The sender's domain must be complete, be there, and take mail.
+  check "sender" {
+    at    = "mail"
+    allow = ["dns"]
+    with  = { reject = ["not-fqdn", "unknown-domain"] }
+  }
+
+  # The recipient must be one of ours. The server has the last word on that in
+  # any case; here it is said before DNS is asked for anything.
+  check "recipient" {
+    at   = "rcpt"
+    with = { reject = ["unauth-destination", "not-fqdn", "unlisted"] }
+  }
+
+  # May this client send mail for the domain that it names? What fails is
+  # refused, what its owner is unsure of is told in Received-SPF.
+  check "spf" {
+    at      = "rcpt"
+    allow   = ["dns"]
+    timeout = "25s" # 20 s of them for DNS, as RFC 7208 §4.6.4 wants
+    with    = { fail = "reject", softfail = "next", permerror = "next", temperror = "defer" }
   }
 }

@@ -53,6 +53,10 @@ func buildAndRun(m *testing.M) (int, error) {
 			return 0, fmt.Errorf("make plugins: %w\n%s", err, out)
 		}
 	}
+	// What commands compile is kept for the next one.
+	if err := os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")); err != nil {
+		return 0, err
+	}
 	binary = filepath.Join(dir, "wafer")
 	args := []string{"build", "-o", binary}
 	if os.Getenv("WAFER_RACE") != "" {

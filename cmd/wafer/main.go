@@ -24,6 +24,7 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Ask the running server how it is."`
 	Fmt    fmtCmd    `cmd:"" help:"Write configuration and policies in their canonical form."`
 	User   userCmd   `cmd:"" help:"Add, change, list and remove users."`
+	Policy policyCmd `cmd:"" help:"Test, explain and log what may pass."`
 	Plugin pluginCmd `cmd:"" help:"Look at policy plugins."`
 	Demo   demoCmd   `cmd:"" help:"Serve a demo on loopback: a domain, a user, a certificate, real policies."`
 

@@ -63,7 +63,7 @@ func TestReadme(t *testing.T) {
 	for round := range 2 { // the second start finds the first one's mail
 		out := startDemo(t, top, filepath.Join(dir, ".demo"))
 		for _, f := range fences(t, "../../README.md") {
-			if f.info != "sh demo" && f.info != "sh users" {
+			if f.info != "sh demo" && f.info != "sh users" && f.info != "sh policy" {
 				continue
 			}
 			got := shell(t, dir, top, f.text)

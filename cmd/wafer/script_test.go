@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -50,6 +51,14 @@ func TestScript(t *testing.T) {
 			w.write("cert.pem", string(cert))
 			w.write("key.pem", string(key))
 			env.Values[storyKey{}] = &story{w: w, peers: map[string]*peer{}}
+			for _, name := range []string{"GOCACHE", "GOMODCACHE"} { // what plugins are compiled with
+				out, err := exec.Command("go", "env", name).Output()
+				if err != nil {
+					return fmt.Errorf("go env %s: %w", name, err)
+				}
+				env.Setenv(name, strings.TrimSpace(string(out)))
+			}
+			env.Setenv("XDG_CACHE_HOME", os.Getenv("XDG_CACHE_HOME"))
 			env.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return nil
 		},

@@ -28,7 +28,7 @@ import (
 const SocketName = "control.sock"
 
 // maxAnswer bounds what a client reads, in octets.
-const maxAnswer = 4 << 20
+const maxAnswer = 16 << 20
 
 // Status is what a running server says of itself.
 type Status struct {
@@ -69,12 +69,44 @@ type Tally struct {
 	Errors uint64 `json:"errors"`
 }
 
+// Kinds of what checks remember.
+const (
+	Counters = "counter" // sums over sliding windows, in memory
+	State    = "state"   // values and sightings, on disk
+)
+
+// Item is one thing that a check remembers.
+type Item struct {
+	Check  string    `json:"check"` // "policy/check"
+	Key    string    `json:"key"`   // the check's own
+	Sum    int64     `json:"sum,omitempty"`
+	Window string    `json:"window,omitempty"` // of Sum
+	Value  string    `json:"value,omitempty"`
+	Seen   int64     `json:"seen,omitempty"` // how often
+	First  time.Time `json:"first,omitzero"` // when it was seen
+	Last   time.Time `json:"last,omitzero"`
+	Until  time.Time `json:"until,omitzero"` // when it is forgotten
+}
+
+// Memory is what checks remember.
+type Memory interface {
+	// Remembered lists what a check, or with check "" every check, remembers.
+	Remembered(kind, check string, limit int) ([]Item, error)
+	// Forget forgets a key of a check, with key "" all of them, and says how many.
+	Forget(kind, check, key string) (int, error)
+}
+
 // Config is what a Server needs.
 type Config struct {
-	State  string // directory of the socket
-	Status func() Status
-	Logger *slog.Logger
+	State   string // directory of the socket
+	Status  func() Status
+	Memory  Memory       // nil: there is none
+	Metrics http.Handler // nil: there are none
+	Logger  *slog.Logger
 }
+
+// maxItems bounds a list of what is remembered.
+const maxItems = 10_000
 
 // Server answers on the control socket.
 type Server struct {
@@ -101,14 +133,35 @@ func Listen(c Config) (*Server, error) {
 		return nil, errors.Join(err, ln.Close())
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	answer := func(w http.ResponseWriter, v any, err error) {
 		w.Header().Set("Content-Type", "application/json")
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			v = struct {
+				Error string `json:"error"`
+			}{err.Error()}
+		}
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		if err := enc.Encode(c.Status()); err != nil {
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(v); err != nil {
 			c.Logger.Debug("control socket", "err", err)
 		}
-	})
+	}
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Status(), nil) })
+	if c.Memory != nil {
+		mux.HandleFunc("GET /memory/{kind}", func(w http.ResponseWriter, r *http.Request) {
+			items, err := c.Memory.Remembered(r.PathValue("kind"), r.FormValue("check"), maxItems)
+			answer(w, items, err)
+		})
+		mux.HandleFunc("DELETE /memory/{kind}", func(w http.ResponseWriter, r *http.Request) {
+			n, err := c.Memory.Forget(r.PathValue("kind"), r.FormValue("check"), r.FormValue("key"))
+			answer(w, map[string]int{"forgotten": n}, err)
+		})
+	}
+	if c.Metrics != nil {
+		mux.Handle("GET /metrics", c.Metrics)
+	}
 	s := &Server{
 		ln:   ln,
 		http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn)},
@@ -134,8 +187,17 @@ func (s *Server) Close(ctx context.Context) error {
 var ErrNotRunning = errors.New("no server is running")
 
 // Ask fetches path, such as "/status", from the server whose state directory
-// is state, and returns the JSON that it answers.
+// is state, and returns what it answers: JSON, but for "/metrics".
 func Ask(ctx context.Context, state, path string) ([]byte, error) {
+	return do(ctx, http.MethodGet, state, path)
+}
+
+// Delete asks the server to forget what lies under path.
+func Delete(ctx context.Context, state, path string) ([]byte, error) {
+	return do(ctx, http.MethodDelete, state, path)
+}
+
+func do(ctx context.Context, method, state, path string) ([]byte, error) {
 	sock := filepath.Join(state, SocketName)
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -144,7 +206,7 @@ func Ask(ctx context.Context, state, path string) ([]byte, error) {
 			return d.DialContext(ctx, "unix", sock)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://wafer"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://wafer"+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +220,10 @@ func Ask(ctx context.Context, state, path string) ([]byte, error) {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
+		var fault struct{ Error string }
+		if json.Unmarshal(b, &fault) == nil && fault.Error != "" {
+			return nil, fmt.Errorf("ask %s: %s", path, fault.Error)
+		}
 		return nil, fmt.Errorf("ask %s: %s", path, resp.Status)
 	}
 	return b, nil

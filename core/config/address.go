@@ -12,10 +12,10 @@ import (
 func checkAddress(a, profile string) string {
 	if path, ok := strings.CutPrefix(a, "unix:"); ok {
 		switch {
-		case profile != "lmtp":
-			return "A Unix socket is for profile \"lmtp\" only; write HOST:PORT."
+		case profile != "lmtp" && profile != "policy":
+			return "A Unix socket is for the profiles \"lmtp\" and \"policy\" only; write HOST:PORT."
 		case !filepath.IsAbs(path):
-			return "Write an absolute path: \"unix:/run/wafer/lmtp\"."
+			return "Write an absolute path: \"unix:/run/wafer/" + profile + "\"."
 		}
 		return ""
 	}

@@ -19,6 +19,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/wafermail/wafer/core/policy"
@@ -45,6 +46,10 @@ type Config struct {
 	Limits Limits
 	Log    Log
 	RunAs  RunAs
+
+	Resolvers []netip.AddrPort // name servers; nil: those of this machine
+
+	Metrics string // "HOST:PORT" where Prometheus may ask, "" for nowhere
 
 	Lists  []List
 	Policy []Policy
@@ -80,10 +85,11 @@ type Domain struct {
 // Listener is one door.
 type Listener struct {
 	Name      string
-	Profile   string   // "mx", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"
+	Profile   string   // "mx", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "policy"
 	Addresses []string // "HOST:PORT" or "unix:PATH"
 	TLS       string   // "starttls", "required", "none"; what the profile implies if not given
 	Loopback  bool     // allow_plaintext_auth_on_loopback
+	Without   []string // EHLO keywords that are not offered
 	Where     string
 }
 
@@ -110,7 +116,11 @@ type Limits struct {
 type Log struct {
 	Format    string // "text" or "json"
 	Level     string // "debug", "info", "warn", "error"
-	Decisions bool   // write STATE/decisions.jsonl
+	Decisions bool   // write STATE/decisions
+
+	DecisionsMask string        // what becomes of addresses: "none", "hash" or "drop"
+	DecisionsKeep time.Duration // how long files are kept
+	DecisionsSize int64         // octets of all of them
 }
 
 // RunAs is the account that the server becomes after it has bound its ports.
@@ -133,24 +143,30 @@ type Policy struct {
 
 // Check is a check block.
 type Check struct {
-	Name    string
-	Plugin  string // name of a plugin that is built in, or the path of a module
-	Path    bool   // Plugin is a path
-	At      []policy.Stage
-	Allow   []string
-	Lists   []string            // names of Config.Lists
-	With    map[string][]string // flattened: "field" or "outer.inner" to values
-	OnError policy.Action
-	Observe bool
-	ReplyAt policy.Stage                      // 0: the policy's
-	When    func(*policy.Event) (bool, error) `json:"-"` // nil: always
+	Name   string
+	Plugin string // name of a plugin that is built in, or the path of a module
+	Path   bool   // Plugin is a path
+
+	Delegate string        // "unix:PATH" or "inet:HOST:PORT" of a policy daemon that is asked instead of a plugin
+	Timeout  time.Duration // of one question; 0: 5 s of a plugin, 10 s of a daemon
+	At       []policy.Stage
+	Allow    []string
+	Lists    []string            // names of Config.Lists
+	With     map[string][]string // flattened: "field" or "outer.inner" to values
+	OnError  policy.Action
+	Observe  bool
+	ReplyAt  policy.Stage                      // 0: the policy's
+	When     func(*policy.Event) (bool, error) `json:"-"` // nil: always
 
 	Where     string            // of the block
 	WithWhere map[string]string // of each field of With, and of the maps around them
 }
 
+// profiles are the values of a listener's profile.
+var profiles = []string{"mx", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "policy"}
+
 // Profiles are the values of a listener's profile.
-var profiles = []string{"mx", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"}
+func Profiles() []string { return slices.Clone(profiles) }
 
 // Implicit reports whether profile means TLS from the first octet.
 func Implicit(profile string) bool {

@@ -43,6 +43,8 @@ var frames = []frame{
 		{"trusted_networks", `["10.0.0.0/8", "fc00::/7"]`, `["10.0.0.0/8", "0.0.0.0/0"]`, "0.0.0.0/0 is too much of the world"},
 		{"proxy_networks", `["2001:db8::1"]`, `["::/0"]`, "::/0 is too much of the world"},
 		{"xclient_networks", `"192.0.2.1"`, `"::ffff:192.0.2.1"`, "would match nobody"},
+		{"resolvers", `["127.0.0.1", "[::1]:5353"]`, `["localhost"]`, "is no name server"},
+		{"metrics", `"127.0.0.1:9464"`, `"9464"`, "is not an address to listen on"},
 	}},
 	{"tls", frameHost + frameDomain + frameDoor + "tls {\n", "}\n", []keyCase{
 		{"cert", `"files/cert.pem"`, `"files"`, "cert cannot be read"},
@@ -65,6 +67,7 @@ var frames = []frame{
 		{"address", `"127.0.0.1:2525"`, `"mail.example.org:25"`, "is not an address to listen on"},
 		{"addresses", `["[::1]:2525", "[fe80::1%eth0]:25"]`, `["[::1]:2525", "[::1]:70000"]`, `"[::1]:70000" is not an address`},
 		{"tls", `"required"`, `"maybe"`, `tls cannot be "maybe"`},
+		{"without", `["chunking", "SMTPUTF8"]`, `["STARTTLS"]`, `no extension "STARTTLS" that can be left out`},
 		{"allow_plaintext_auth_on_loopback", `true`, `"yes"`, "is not true or false"},
 	}},
 	{"limits", frameHost + frameDomain + frameDoor + "limits {\n", "}\n", []keyCase{
@@ -88,6 +91,9 @@ var frames = []frame{
 		{"format", `"json"`, `"xml"`, `format cannot be "xml"`},
 		{"level", `"warn"`, `"warning"`, `level cannot be "warning"`},
 		{"decisions", `true`, `1`, "decisions is not true or false"},
+		{"decisions_mask", `"hash"`, `"md5"`, `decisions_mask cannot be "md5"`},
+		{"decisions_keep", `"90d"`, `"5m"`, "decisions_keep is not a duration"},
+		{"decisions_size", `"100MiB"`, `"100KiB"`, "decisions_size is not a size"},
 	}},
 	{"run_as", frameHost + frameDomain + frameDoor + "run_as {\n", "}\n", []keyCase{
 		{"user", `"vmail"`, `"root"`, "the server should not serve as root"},
@@ -107,7 +113,9 @@ var frames = []frame{
 		{"plugin", `"files/x.wasm"`, `"files/y.wasm"`, "plugin cannot be read"},
 		{"at", `["helo", "rcpt"]`, `["helo", "quit"]`, `no stage "quit"`},
 		{"allow", `["dns", "count", "state", "list", "message"]`, `["disk"]`, `nothing called "disk" can be allowed`},
-		{"lists", `["blocked"]`, `["bloked"]`, `no list "bloked"`},
+		{"lists", "[\"blocked\"]\nallow = [\"list\"]", "[\"bloked\"]\nallow = [\"list\"]", `no list "bloked"`},
+		{"delegate", `"unix:/run/policyd"`, `"unix:policyd"`, "is no policy daemon"},
+		{"timeout", `"25s"`, `25`, "timeout is not a duration"},
 		{"on_error", `"reject"`, `"discard"`, `on_error cannot be "discard"`},
 		{"mode", `"observe"`, `"off"`, `mode cannot be "off"`},
 		{"reply_at", `"connect"`, `"auth"`, `reply_at cannot be "auth"`},
@@ -122,7 +130,7 @@ var needed = map[string]string{
 	`certificate "a.example.org" cert`: `"files/cert.pem"`, `certificate "a.example.org" key`: `"files/key.pem"`,
 	`domain "example.org" maildir`: `"mail/%n"`, `domain "example.org" users`: `"files/users"`,
 	`listener "mx" profile`: `"mx"`, `listener "mx" address`: `"192.0.2.1:25"`, `policy "p" on`: `["mx"]`,
-	`check "helo" at`: `"helo"`, `check "helo" allow`: `["list"]`, "run_as user": `"vmail"`,
+	`check "helo" at`: `"helo"`, "run_as user": `"vmail"`,
 }
 
 // text is a frame with key set to value and what else is needed.

@@ -87,14 +87,7 @@ func Load(file string) (*Config, error) {
 	if body := r.parse(file, src); body != nil {
 		r.server(c, r.node(body, "the configuration"))
 	}
-	if c.Policies != "" {
-		r.policies(c)
-	}
-	for _, read := range r.later {
-		read()
-	}
-	r.unused()
-	r.knownLists(c)
+	r.judge(c)
 	c.Digest = fmt.Sprintf("%x", sha256.Sum256(r.digest))[:12]
 	if err := r.err(); err != nil {
 		return nil, err
@@ -210,6 +203,19 @@ func (r *reader) parse(name string, src []byte) *hclsyntax.Body {
 	}
 	body, _ := f.Body.(*hclsyntax.Body)
 	return body
+}
+
+// judge reads the folder of policies, if there is one, and puts together what
+// all files say of judging.
+func (r *reader) judge(c *Config) {
+	if c.Policies != "" {
+		r.policies(c)
+	}
+	for _, read := range r.later {
+		read()
+	}
+	r.unused()
+	r.knownLists(c)
 }
 
 // policies reads every policy file of the folder, in the order of their names.

@@ -2,10 +2,12 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -87,16 +89,7 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 	if !isWord(name) {
 		r.fault(at, strconv.Quote(name)+" cannot name a check", "Write letters, digits, - and _ only: names become parts of log lines and keys.")
 	}
-	c.Plugin = n.text("plugin", name)
-	if strings.ContainsRune(c.Plugin, '/') || strings.HasSuffix(c.Plugin, ".wasm") {
-		c.Path = true
-		if !filepath.IsAbs(c.Plugin) {
-			c.Plugin = filepath.Join(r.dir, c.Plugin)
-		}
-		if err := readable(c.Plugin); err != nil {
-			r.fault(n.at("plugin"), "plugin cannot be read", cause(c.Plugin, err)+" Write the path of a .wasm module, or the name of a plugin that is built in.")
-		}
-	}
+	r.asked(n, &c)
 	words, places := n.elements("at")
 	if len(words) == 0 {
 		r.fault(n.body.MissingItemRange(), n.what+" is asked at no stage", "Write at = "+oneOf(stageWords)+", or a list of them.")
@@ -141,6 +134,60 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 	}
 	n.done()
 	return c
+}
+
+// asked reads who is asked: a plugin, or a policy daemon.
+func (r *reader) asked(n *node, c *Check) {
+	c.Delegate = n.text("delegate", "")
+	c.Timeout = n.duration("timeout", 0, 100*time.Millisecond, 2*time.Minute)
+	if n.body.Attributes["delegate"] == nil {
+		r.plugin(n, c)
+		return
+	}
+	for _, key := range []string{"plugin", "allow", "lists", "with"} {
+		if a := n.body.Attributes[key]; a != nil {
+			r.fault(a.NameRange, n.what+" asks a policy daemon, which has no "+key, "Take out "+key+", or delegate.")
+		}
+	}
+	if instead := delegateFault(c.Delegate); instead != "" {
+		r.fault(n.at("delegate"), strconv.Quote(c.Delegate)+" is no policy daemon", instead)
+	}
+	n.attrs = append(n.attrs, "plugin")
+}
+
+// delegateFault says what to write instead of a daemon's address, or "".
+func delegateFault(s string) string {
+	const help = `Write "unix:/run/policyd-spf" or "inet:127.0.0.1:10031".`
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if !filepath.IsAbs(path) {
+			return "The path of a socket is absolute. " + help
+		}
+		return ""
+	}
+	hostport, ok := strings.CutPrefix(s, "inet:")
+	if !ok {
+		return help
+	}
+	host, port, err := net.SplitHostPort(hostport)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
+		return help
+	}
+	return ""
+}
+
+// plugin reads which plugin is asked.
+func (r *reader) plugin(n *node, c *Check) {
+	c.Plugin = n.text("plugin", c.Name)
+	if !strings.ContainsRune(c.Plugin, '/') && !strings.HasSuffix(c.Plugin, ".wasm") {
+		return
+	}
+	c.Path = true
+	if !filepath.IsAbs(c.Plugin) {
+		c.Plugin = filepath.Join(r.dir, c.Plugin)
+	}
+	if err := readable(c.Plugin); err != nil {
+		r.fault(n.at("plugin"), "plugin cannot be read", cause(c.Plugin, err)+" Write the path of a .wasm module, or the name of a plugin that is built in.")
+	}
 }
 
 // with reads the plugin's own configuration and flattens it: a value is one

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,9 +37,50 @@ func (r *reader) server(c *Config, n *node) {
 	c.Limits = r.limits(n.only("limits"))
 	c.Log = r.log(n.only("log"))
 	c.RunAs = r.runAs(n.only("run_as"))
+	c.Resolvers = r.resolvers(n)
+	if c.Metrics = n.text("metrics", ""); c.Metrics != "" {
+		if instead := checkAddress(c.Metrics, "metrics"); instead != "" {
+			r.fault(n.at("metrics"), strconv.Quote(c.Metrics)+" is not an address to listen on", instead)
+		}
+	}
 	r.judging(c, n)
 	n.done()
 	r.together(c, n)
+}
+
+// keywords are the EHLO keywords that a listener can do without.
+var keywords = []string{"8BITMIME", "BINARYMIME", "CHUNKING", "DSN", "PIPELINING", "SIZE", "SMTPUTF8"}
+
+// without reads which extensions a listener does not offer.
+func (r *reader) without(n *node, profile string) []string {
+	words, places := n.elements("without")
+	for i, w := range words {
+		words[i] = strings.ToUpper(w)
+		switch {
+		case !slices.Contains(keywords, words[i]):
+			r.fault(places[i], "no extension "+strconv.Quote(w)+" that can be left out", "Write "+oneOf(keywords)+"."+meant(words[i], keywords))
+		case !slices.Contains([]string{"mx", "submission", "submissions", "lmtp"}, profile):
+			r.fault(places[i], "profile "+profile+" has no extensions of SMTP", "Leave the line out.")
+		}
+	}
+	return words
+}
+
+// resolvers reads the addresses of name servers; port 53 goes without saying.
+func (r *reader) resolvers(n *node) (servers []netip.AddrPort) {
+	list, places := n.elements("resolvers")
+	for i, s := range list {
+		server, err := netip.ParseAddrPort(s)
+		if a, aerr := netip.ParseAddr(s); aerr == nil {
+			server, err = netip.AddrPortFrom(a, 53), nil
+		}
+		if err != nil || server.Port() == 0 {
+			r.fault(places[i], strconv.Quote(s)+" is no name server", `Write an IP address, or one with a port: "127.0.0.1", "[::1]:5353".`)
+			continue
+		}
+		servers = append(servers, server)
+	}
+	return servers
 }
 
 // together checks what no block can know alone.
@@ -131,7 +173,7 @@ func (r *reader) file(n *node, key, name string) string {
 }
 
 func (r *reader) domain(n *node, name string, at hcl.Range) (Domain, domainPlaces) {
-	if !mail.ValidDomain(name) || name[0] == '[' {
+	if !mail.ValidDomain(name) {
 		r.fault(at, strconv.Quote(name)+" is not a domain name", `Write the part of addresses after the @: domain "example.org" { … }.`)
 	}
 	d := Domain{Name: name, Where: place(at), Aliases: map[string][]string{}}
@@ -174,7 +216,7 @@ func (r *reader) domain(n *node, name string, at hcl.Range) (Domain, domainPlace
 					r.fault(vat, "alias "+strconv.Quote(local)+" is not a list of addresses", `Write a list, such as `+local+` = ["ann", "bob@example.com"].`)
 					continue
 				}
-				if _, err := mail.ParsePath(local+"@"+name, true); err != nil {
+				if err := aliasFault(local, name); err != nil {
 					r.fault(vat, strconv.Quote(local)+" cannot be an alias", "It is no local part: "+err.Error()+".")
 				}
 				for i, t := range to {
@@ -211,6 +253,7 @@ func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) (Lis
 	}
 	fallback := "none"
 	switch {
+	case l.Profile == "policy":
 	case Implicit(l.Profile), l.Profile == "submission":
 		fallback = "required"
 	case haveTLS:
@@ -218,7 +261,10 @@ func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) (Lis
 	}
 	l.TLS = n.choice("tls", fallback, "starttls", "required", "none")
 	l.Loopback = n.flag("allow_plaintext_auth_on_loopback", false)
+	l.Without = r.without(n, l.Profile)
 	switch {
+	case l.Profile == "policy" && l.TLS != "none":
+		r.fault(n.at("tls"), "profile policy has no TLS", "Postfix's policy delegation protocol knows none: leave the line out, and use a Unix socket or a loopback address.")
 	case !haveTLS && l.TLS != "none":
 		r.fault(at, n.what+" needs TLS", "Write a tls block with cert and key"+map[bool]string{true: ".", false: `, or tls = "none" in the listener.`}[l.TLS == "required" && fallback == "required"])
 	case fallback == "required" && l.TLS == "none" && !l.Loopback:
@@ -228,6 +274,17 @@ func (r *reader) listener(n *node, name string, at hcl.Range, haveTLS bool) (Lis
 	}
 	n.done()
 	return l, places
+}
+
+// aliasFault is why local cannot be an alias in domain. It is a local part without
+// quotes, so it may hold blanks.
+func aliasFault(local, domain string) error {
+	address := local + "@" + domain
+	if strings.ContainsRune(local, ' ') {
+		address = mail.Path{}.WithLocal(local).WithDomain(domain).String()
+	}
+	_, err := mail.ParsePath(address, true)
+	return err
 }
 
 func (r *reader) limits(n *node) Limits {
@@ -265,7 +322,11 @@ func (r *reader) log(n *node) Log {
 	l := Log{
 		Format:    n.choice("format", "text", "text", "json"),
 		Level:     n.choice("level", "info", "debug", "info", "warn", "error"),
-		Decisions: n.flag("decisions", false),
+		Decisions: n.flag("decisions", true),
+
+		DecisionsMask: n.choice("decisions_mask", "none", "none", "hash", "drop"),
+		DecisionsKeep: n.duration("decisions_keep", 30*24*time.Hour, time.Hour, 3650*24*time.Hour),
+		DecisionsSize: n.size("decisions_size", 1<<30, 1<<20, 1<<44),
 	}
 	n.done()
 	return l

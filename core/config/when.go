@@ -39,7 +39,18 @@ var facts = map[string]func(*policy.Event) cty.Value{
 	"recipient":        func(ev *policy.Event) cty.Value { return cty.StringVal(ev.Recipient.String()) },
 	"recipient_domain": func(ev *policy.Event) cty.Value { return cty.StringVal(mail.DomainKey(ev.Recipient.Domain())) },
 	"recipients":       func(ev *policy.Event) cty.Value { return cty.NumberIntVal(int64(len(ev.Rcpts))) },
-	"size":             func(ev *policy.Event) cty.Value { return cty.NumberIntVal(ev.Size) },
+	"score":            func(ev *policy.Event) cty.Value { return cty.NumberFloatVal(ev.Score) },
+	"tags": func(ev *policy.Event) cty.Value {
+		tags := make([]cty.Value, len(ev.Tags))
+		for i, t := range ev.Tags {
+			tags[i] = cty.StringVal(t)
+		}
+		if len(tags) == 0 {
+			return cty.ListValEmpty(cty.String)
+		}
+		return cty.ListVal(tags)
+	},
+	"size": func(ev *policy.Event) cty.Value { return cty.NumberIntVal(ev.Size) },
 }
 
 // when turns an expression into a question about an event. Names that are no

@@ -126,7 +126,7 @@ const (
 func (q Question) canonical() (name string, ok bool) {
 	if q.Type == "PTR" {
 		if a, err := netip.ParseAddr(q.Name); err == nil {
-			return reverseName(a), true
+			return ReverseName(a), true
 		}
 	}
 	name = strings.TrimSuffix(q.Name, ".")
@@ -148,9 +148,9 @@ func (q Question) canonical() (name string, ok bool) {
 	return name, true
 }
 
-// reverseName is the name under which an address has its PTR records (RFC 1035
+// ReverseName is the name under which an address has its PTR records (RFC 1035
 // §3.5, RFC 3596 §2.5).
-func reverseName(a netip.Addr) string {
+func ReverseName(a netip.Addr) string {
 	a = a.Unmap()
 	var b strings.Builder
 	if a.Is4() {

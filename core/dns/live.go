@@ -22,7 +22,7 @@ type LiveOptions struct {
 	Timeout  time.Duration    // of one try; 0: 3 s
 	Total    time.Duration    // of a lookup with all its tries; 0: 10 s
 	Rounds   int              // through all servers; 0: 2
-	Parallel int              // lookups at once, others wait; 0: 256
+	Parallel int              // lookups at once, others wait; 0: 2048
 }
 
 // Live asks recursive servers: over UDP with EDNS0 (RFC 6891), over TCP when a
@@ -57,7 +57,7 @@ func NewLive(o LiveOptions) (*Live, error) {
 	setDefault(&o.Timeout, 3*time.Second)
 	setDefault(&o.Total, 10*time.Second)
 	setDefault(&o.Rounds, 2)
-	setDefault(&o.Parallel, 256)
+	setDefault(&o.Parallel, 2048)
 	return &Live{servers: servers, o: o, slots: make(chan struct{}, o.Parallel)}, nil
 }
 

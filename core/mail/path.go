@@ -88,10 +88,11 @@ func parseLocal(s string) (string, error) {
 			if i == len(s)-1 {
 				return "", errors.New("quoted local part does not end")
 			}
-			if c = s[i]; c < ' ' || c > '~' {
-				return "", errors.New("local part quotes a control character")
-			}
-		} else if c == '"' || c < ' ' || c == 0x7f {
+			c = s[i]
+		} else if c == '"' {
+			return "", errors.New("local part has a character that is not allowed there")
+		}
+		if c == 0 || c == '\r' || c == '\n' { // other controls are obsolete, but were sent (RFC 5322 §4.1)
 			return "", errors.New("local part has a character that is not allowed there")
 		}
 		b.WriteByte(c)
@@ -207,7 +208,7 @@ func isASCII(s string) bool {
 // IsNull reports whether p is the null reverse-path "<>".
 func (p Path) IsNull() bool { return p == Path{} }
 
-// Local is the local part without quotes. It may hold any printable character.
+// Local is the local part without quotes. It may hold any character but NUL, CR and LF.
 func (p Path) Local() string { return p.local }
 
 // Domain is the domain as it was given, "" for the null path and for a bare
@@ -243,6 +244,15 @@ func (p Path) Key() string {
 		return strings.ToLower(p.local)
 	}
 	return strings.ToLower(p.local) + "@" + DomainKey(p.domain)
+}
+
+// Readable is the address without quotes, for texts that people read. It is no
+// address for programs.
+func (p Path) Readable() string {
+	if p.domain == "" {
+		return p.local
+	}
+	return p.local + "@" + p.domain
 }
 
 // String is the address without angle brackets, with its local part quoted

@@ -29,7 +29,7 @@ func TestParsePath(t *testing.T) {
 		{"quoted pair that does not end", `"ann\"@example.org`, false, "!does not end"},
 		{"parameter injection", `"x> NOTIFY=NEVER"@example.org`, false, `"x> NOTIFY=NEVER"@example.org`},
 		{"unquoted injection", `x> NOTIFY=NEVER@example.org`, false, "!must be quoted"},
-		{"control in quotes", "\"a\x01b\"@example.org", false, "!not allowed"},
+		{"control in quotes", "\"a\x01b\"@example.org", false, "\"a\x01b\"@example.org"},
 		{"CR LF in quotes", "\"a\r\nb\"@example.org", false, "!not allowed"},
 		{"NUL", "a\x00b@example.org", false, "!must be quoted"},
 		{"two dots", "a..b@example.org", false, "!empty element"},

@@ -19,6 +19,7 @@ var users = map[string]string{
 	"local.example": "alice:{PLAIN}wonderland\nbob:{PLAIN}wonderland\nbob.smith:{PLAIN}x\nmailer-daemon:{PLAIN}x\n",
 	"also.example":  "alice:{PLAIN}wonderland\nbob:{PLAIN}wonderland\nbob.smith:{PLAIN}x\nmailer-daemon:{PLAIN}x\n",
 	"also2.example": "alice:{PLAIN}wonderland\nbob:{PLAIN}wonderland\nbob.smith:{PLAIN}x\nmailer-daemon:{PLAIN}x\n",
+	"also3.example": "alice:{PLAIN}wonderland\nbob:{PLAIN}wonderland\n",
 	"relay.example": "carol:{PLAIN}x\npostmaster:{PLAIN}x\n",
 	"any.example":   "any:{PLAIN}x\n",
 	"vmail.example": "dave:{PLAIN}x\nerin:{PLAIN}x\n",
@@ -52,18 +53,20 @@ listener "mx" {
   profile                          = "mx"
   address                          = "127.0.0.1:0"
   allow_plaintext_auth_on_loopback = true
+  without                          = [` + without(s) + `]
 }
 `
 	domain := func(name, file, extra string) {
 		text += fmt.Sprintf("\ndomain %q {\n  maildir   = \"mail/%%d/%%n\"\n  users     = \"users.%s\"\n  separator = \"+\"\n%s%s}\n", name, file, extra, catch)
 	}
-	local := "  aliases = {\n    postmaster = [\"alice\"]\n    abuse      = [\"alice\"]\n    shared     = [\"alice\"]\n  }\n"
+	local := "  aliases = {\n    postmaster = [\"alice\"]\n    abuse      = [\"alice\"]\n    \"john doe\" = [\"alice\"]\n    shared     = [\"alice\"]\n  }\n"
 	if s["smtpd_sender_login_maps"] == "" {
-		local = "  aliases = {\n    postmaster = [\"alice\"]\n    abuse      = [\"alice\"]\n  }\n"
+		local = "  aliases = {\n    postmaster = [\"alice\"]\n    abuse      = [\"alice\"]\n    \"john doe\" = [\"alice\"]\n  }\n"
 	}
 	domain("local.example", "local.example", local)
 	domain("localhost.local.example", "also.example", local)
 	domain("localhost", "also2.example", local)
+	domain("[192.0.2.1]", "also3.example", local) // inet_interfaces
 	domain("relay.example", "relay.example", "")
 	any := catch
 	catch = ""
@@ -72,6 +75,14 @@ listener "mx" {
 	domain("vmail.example", "vmail.example", "")
 	domain("valias.example", "any.example", "  aliases = {\n    info = [\"alice@local.example\"]\n    sales = [\"bob@local.example\"]\n  }\n")
 	return text
+}
+
+// without are the extensions that the Postfix does not have.
+func without(s settings) string {
+	if s["smtputf8_enable"] == "no" {
+		return `"BINARYMIME", "SMTPUTF8"`
+	}
+	return `"BINARYMIME"`
 }
 
 func isRecipientUnlisted(s settings) bool {

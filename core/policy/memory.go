@@ -4,11 +4,12 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Bounds of a memoryState.
+// Bounds of a Memory.
 const (
 	memoryKeys   = 50_000
 	memoryOctets = 32 << 20 // of all keys and values
@@ -17,9 +18,9 @@ const (
 // maxStateTTL is the longest time that state is kept.
 const maxStateTTL = 90 * 24 * time.Hour
 
-// memoryState is a State for a Set that was given none: it forgets at restart,
-// and the longest unused first when it is full.
-type memoryState struct {
+// Memory is a State that forgets at restart, and the longest unused first when
+// it is full.
+type Memory struct {
 	mu     sync.Mutex
 	octets int
 	byKey  map[string]*list.Element
@@ -33,12 +34,12 @@ type memory struct {
 	until    time.Time
 }
 
-func newMemoryState() *memoryState {
-	return &memoryState{byKey: map[string]*list.Element{}, used: list.New()}
+func NewMemory() *Memory {
+	return &Memory{byKey: map[string]*list.Element{}, used: list.New()}
 }
 
 // at returns what key holds at now, nil if nothing. The caller holds mu.
-func (s *memoryState) at(key string, now time.Time) *memory {
+func (s *Memory) at(key string, now time.Time) *memory {
 	e := s.byKey[key]
 	if e == nil {
 		return nil
@@ -52,7 +53,7 @@ func (s *memoryState) at(key string, now time.Time) *memory {
 	return m
 }
 
-func (s *memoryState) remove(e *list.Element) {
+func (s *Memory) remove(e *list.Element) {
 	m := e.Value.(*memory)
 	s.octets -= len(m.key) + len(m.value)
 	delete(s.byKey, m.key)
@@ -60,7 +61,7 @@ func (s *memoryState) remove(e *list.Element) {
 }
 
 // keep puts m in front and makes room. The caller holds mu.
-func (s *memoryState) keep(m *memory) {
+func (s *Memory) keep(m *memory) {
 	if e := s.byKey[m.key]; e != nil {
 		s.remove(e)
 	}
@@ -72,7 +73,7 @@ func (s *memoryState) keep(m *memory) {
 }
 
 // Get returns the value of key.
-func (s *memoryState) Get(_ context.Context, key string, now time.Time) ([]byte, bool, error) {
+func (s *Memory) Get(_ context.Context, key string, now time.Time) ([]byte, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.at("v"+key, now)
@@ -83,7 +84,7 @@ func (s *memoryState) Get(_ context.Context, key string, now time.Time) ([]byte,
 }
 
 // Put keeps a copy of value.
-func (s *memoryState) Put(_ context.Context, key string, value []byte, ttl time.Duration, now time.Time) error {
+func (s *Memory) Put(_ context.Context, key string, value []byte, ttl time.Duration, now time.Time) error {
 	if ttl > maxStateTTL {
 		return errors.New("put state: ttl is more than 90 days")
 	}
@@ -100,7 +101,7 @@ func (s *memoryState) Put(_ context.Context, key string, value []byte, ttl time.
 }
 
 // Seen records a sighting and returns the earlier ones.
-func (s *memoryState) Seen(_ context.Context, key string, ttl time.Duration, now time.Time) (Sighting, error) {
+func (s *Memory) Seen(_ context.Context, key string, ttl time.Duration, now time.Time) (Sighting, error) {
 	if ttl <= 0 || ttl > maxStateTTL {
 		return Sighting{}, errors.New("see state: ttl must be positive and at most 90 days")
 	}
@@ -116,4 +117,19 @@ func (s *memoryState) Seen(_ context.Context, key string, ttl time.Duration, now
 	}
 	s.keep(&memory{key: "s" + key, sighting: after, until: now.Add(ttl)})
 	return before, nil
+}
+
+// List returns the values of check's keys, by the check's own key, that are there
+// at now.
+func (s *Memory) List(check string, now time.Time) map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values := map[string]string{}
+	for full, e := range s.byKey {
+		m := e.Value.(*memory)
+		if key, ok := strings.CutPrefix(full, "v"+check+"\x00"); ok && now.Before(m.until) {
+			values[key] = string(m.value)
+		}
+	}
+	return values
 }

@@ -103,3 +103,15 @@ func printable(s string, n int) string {
 	}
 	return strings.TrimSpace(string(b))
 }
+
+// RelayDenied is what the server itself says at RCPT to a stranger who wants mail
+// taken elsewhere. No policy can switch it off.
+func RelayDenied(to mail.Path) mail.Status {
+	return mail.Status{Code: 554, Enhanced: "5.7.1", Text: "<" + to.Readable() + ">: Relay access denied"}
+}
+
+// UserUnknown is what the server itself says at RCPT of an address in a domain of
+// ours that has no mailbox.
+func UserUnknown(to mail.Path) mail.Status {
+	return mail.Status{Code: 550, Enhanced: "5.1.1", Text: "<" + to.Readable() + ">: Recipient address rejected: User unknown in local recipient table"}
+}

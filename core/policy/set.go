@@ -63,7 +63,7 @@ func NewSet(policies []*Policy, o SetOptions) *Set {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.State == nil {
-		o.State = newMemoryState()
+		o.State = NewMemory()
 	}
 	s := &Set{o: o, byDoor: map[string]*plan{}}
 	for _, p := range policies {

@@ -58,7 +58,7 @@ func (t *Table) Count(_ context.Context, key string, delta int64, window time.Du
 
 func (t *Table) state() State {
 	if t.State == nil {
-		t.State = newMemoryState()
+		t.State = NewMemory()
 	}
 	return t.State
 }

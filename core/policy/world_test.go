@@ -127,7 +127,7 @@ func TestChecksShareNoState(t *testing.T) {
 
 func TestMemoryState(t *testing.T) {
 	ctx, now := context.Background(), time.Unix(1700000000, 0)
-	s := newMemoryState()
+	s := NewMemory()
 	put := func(key, value string, ttl, after time.Duration) {
 		t.Helper()
 		if err := s.Put(ctx, key, []byte(value), ttl, now.Add(after)); err != nil {

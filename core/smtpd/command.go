@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -39,58 +40,45 @@ func isASCII(s []byte) bool {
 	return true
 }
 
-var errPathSyntax = errors.New("must be in angle brackets")
-
 // cutPath reads `FROM:<path> params` or `TO:<path> params`: keyword is "FROM:"
-// or "TO:" in any case. It returns the path as written, without its brackets
-// and source route, and the parameters. Spaces after the colon are no part of
-// the grammar, but too common to refuse.
+// or "TO:" in any case. It returns the path as written, without its brackets,
+// and the parameters. Spaces after the colon and paths without brackets are no
+// part of the grammar, but too common to refuse.
 func cutPath(arg []byte, keyword string) (path, params []byte, err error) {
 	if len(arg) < len(keyword) || !strings.EqualFold(string(arg[:len(keyword)]), keyword) {
-		return nil, nil, errPathSyntax
+		return nil, nil, errors.New("must be " + keyword + "<address>")
 	}
 	arg = bytes.TrimLeft(arg[len(keyword):], " \t")
-	if len(arg) == 0 || arg[0] != '<' {
-		return nil, nil, errPathSyntax
+	if len(arg) == 0 {
+		return nil, nil, errors.New("must be in angle brackets")
 	}
-	end, quoted := 0, false
-	for i := 1; i < len(arg) && end == 0; i++ {
+	bracketed := arg[0] == '<'
+	end, quoted := -1, false
+	for i := 0; i < len(arg) && end < 0; i++ {
 		switch c := arg[i]; {
-		case quoted && c == '\\':
+		case c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted
-		case c == '>' && !quoted:
+		case quoted:
+		case bracketed && c == '>', !bracketed && (c == ' ' || c == '\t'):
 			end = i
 		}
 	}
-	if end == 0 {
-		return nil, nil, errPathSyntax
+	if !bracketed {
+		if end < 0 {
+			end = len(arg)
+		}
+		return bytes.TrimSuffix(arg[:end], []byte(">")), arg[end:], nil
+	}
+	if end < 0 {
+		return nil, nil, errors.New("must be in angle brackets")
 	}
 	path, params = arg[1:end], arg[end+1:]
 	if len(params) > 0 && params[0] != ' ' && params[0] != '\t' {
 		return nil, nil, errors.New("must be followed by a space")
 	}
-	if len(path) > 0 && path[0] == '@' {
-		if path, err = cutRoute(path); err != nil {
-			return nil, nil, err
-		}
-	}
 	return path, params, nil
-}
-
-// cutRoute drops a source route "@a,@b:" (RFC 5321 §4.1.2, Appendix C).
-func cutRoute(path []byte) ([]byte, error) {
-	route, rest, ok := bytes.Cut(path, []byte(":"))
-	if !ok || len(rest) == 0 {
-		return nil, errors.New("source route without an address")
-	}
-	for _, hop := range bytes.Split(route, []byte(",")) {
-		if len(hop) < 2 || hop[0] != '@' || !mail.ValidDomain(string(hop[1:])) {
-			return nil, errors.New("malformed source route")
-		}
-	}
-	return rest, nil
 }
 
 // mailCommand is MAIL with its parameters.
@@ -104,26 +92,30 @@ type mailCommand struct {
 	auth  bool
 }
 
-// parseMail parses the argument of MAIL. A Status with a code is the refusal.
-func parseMail(arg []byte) (mailCommand, mail.Status) {
-	var m mailCommand
+// parseMail parses the argument of MAIL. A Status with a code is the refusal, and
+// then err may say more than Postfix's text does.
+func parseMail(arg []byte, without extensions) (m mailCommand, st mail.Status, err error) {
 	raw, params, err := cutPath(arg, "FROM:")
 	if err != nil {
-		return m, statusAddress("5.1.7", err)
+		return m, statusSender, err
 	}
-	var st mail.Status
+	utf8ok := false // the address is judged before its parameters, one of which says how
+	eachParam(params, func(key, value, _ string) bool {
+		utf8ok = utf8ok || key == "SMTPUTF8" && value == "" && !without.has(key)
+		return true
+	})
+	if m.from, err = mail.ReadPath(string(raw), utf8ok); err != nil {
+		return m, statusSender, err
+	}
 	eachParam(params, func(key, value, given string) bool {
-		st = m.param(key, value, given)
+		if without.refuse(key, value) {
+			st = statusOption(given)
+		} else {
+			st = m.param(key, value, given)
+		}
 		return st.Code == 0
 	})
-	if st.Code != 0 {
-		return m, st
-	}
-	m.from, err = mail.ParsePath(string(raw), m.utf8)
-	if err != nil {
-		return m, statusAddress("5.1.7", err)
-	}
-	return m, mail.Status{}
+	return m, st, nil
 }
 
 // param takes one parameter of MAIL. key is in capitals.
@@ -136,7 +128,7 @@ func (m *mailCommand) param(key, value, given string) mail.Status {
 		}
 		n, ok := parseOctets(value)
 		if !ok {
-			return statusSyntax("Bad message size syntax: write a number of octets")
+			return statusSyntax("Bad message size syntax")
 		}
 		twice, m.size = m.size != 0, n
 	case "BODY": // RFC 6152 §2, RFC 3030 §3
@@ -155,12 +147,12 @@ func (m *mailCommand) param(key, value, given string) mail.Status {
 	case "RET": // RFC 3461 §4.3
 		again := m.ret != ""
 		if m.ret = strings.ToUpper(value); again || m.ret != "FULL" && m.ret != "HDRS" {
-			return statusSyntax("Bad RET parameter syntax: write FULL or HDRS, once")
+			return statusSyntax("Bad RET parameter syntax")
 		}
 	case "ENVID": // RFC 3461 §4.4
-		id, ok := decodeXtext(value, 100)
+		id, ok := decodeXtext(value, 500) // it asks for at most 100, and clients that send more for nothing
 		if !ok || id == "" {
-			return statusSyntax("ENVID must be 1 to 100 octets of xtext")
+			return statusSyntax("ENVID must be 1 to 500 octets of xtext")
 		}
 		twice, m.envid = m.envid != "", id
 	case "AUTH": // RFC 4954 §5; checked and not believed
@@ -177,26 +169,28 @@ func (m *mailCommand) param(key, value, given string) mail.Status {
 	return mail.Status{}
 }
 
-// parseRcpt parses the argument of RCPT. A Status with a code is the refusal.
-func parseRcpt(arg []byte, utf8ok bool) (mail.Recipient, mail.Status) {
-	var r mail.Recipient
+// parseRcpt parses the argument of RCPT, like parseMail.
+func parseRcpt(arg []byte, utf8ok bool, without extensions) (r mail.Recipient, st mail.Status, err error) {
 	raw, params, err := cutPath(arg, "TO:")
 	if err != nil {
-		return r, statusAddress("5.1.3", err)
+		return r, statusRecipient, err
 	}
-	r.To, err = mail.ParsePath(string(raw), utf8ok)
+	r.To, err = mail.ReadPath(string(raw), utf8ok)
 	if err == nil && r.To.IsNull() {
 		err = errors.New("is empty")
 	}
 	if err != nil {
-		return r, statusAddress("5.1.3", err)
+		return r, statusRecipient, err
 	}
-	var st mail.Status
 	eachParam(params, func(key, value, given string) bool {
-		st = rcptParam(&r, key, value, given, utf8ok)
+		if without.refuse(key, value) {
+			st = statusOption(given)
+		} else {
+			st = rcptParam(&r, key, value, given, utf8ok)
+		}
 		return st.Code == 0
 	})
-	return r, st
+	return r, st, nil
 }
 
 // rcptParam takes one parameter of RCPT. key is in capitals.
@@ -204,23 +198,24 @@ func rcptParam(r *mail.Recipient, key, value, given string, utf8ok bool) mail.St
 	switch key {
 	case "NOTIFY": // RFC 3461 §4.1
 		if r.Notify != nil {
-			return statusSyntax("Error: Bad NOTIFY parameter syntax: write it once")
+			return statusSyntax("Error: Bad NOTIFY parameter syntax")
 		}
-		words := strings.Split(strings.ToUpper(value), ",")
-		for i, w := range words {
-			known := w == "SUCCESS" || w == "FAILURE" || w == "DELAY" || w == "NEVER" && len(words) == 1
-			for _, before := range words[:i] {
-				known = known && w != before
+		words, never := []string{}, false
+		for i, w := range strings.Split(strings.ToUpper(value), ",") {
+			known := w == "SUCCESS" || w == "FAILURE" || w == "DELAY" || w == "NEVER"
+			never = never || w == "NEVER"
+			if !known || i > 9 || never && (w != "NEVER" || i > 0 && words[0] != "NEVER") {
+				return statusSyntax("Error: Bad NOTIFY parameter syntax")
 			}
-			if !known || i > 2 {
-				return statusSyntax("Error: Bad NOTIFY parameter syntax: write NEVER, or a list of SUCCESS, FAILURE, DELAY")
+			if !slices.Contains(words, w) {
+				words = append(words, w)
 			}
 		}
 		r.Notify = words
 	case "ORCPT": // RFC 3461 §4.2, RFC 6533 §3
 		kind, addr, ok := strings.Cut(value, ";")
 		if r.ORcpt != "" {
-			return statusSyntax("Error: Bad ORCPT parameter syntax: write it once")
+			return statusSyntax("Error: Bad ORCPT parameter syntax")
 		}
 		if ok = ok && isAtom(kind); ok {
 			if strings.EqualFold(kind, "utf-8") && utf8ok {
@@ -229,8 +224,8 @@ func rcptParam(r *mail.Recipient, key, value, given string, utf8ok bool) mail.St
 				addr, ok = decodeXtext(addr, 500)
 			}
 		}
-		if !ok || addr == "" {
-			return statusSyntax("Error: Bad ORCPT parameter syntax: write addr-type;xtext")
+		if !ok {
+			return statusSyntax("Error: Bad ORCPT parameter syntax")
 		}
 		r.ORcpt = kind + ";" + addr
 	default:

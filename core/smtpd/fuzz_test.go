@@ -117,7 +117,7 @@ func FuzzCommand(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, arg []byte) {
-		if m, st := parseMail(arg); st.Code == 0 {
+		if m, st, _ := parseMail(arg, nil); st.Code == 0 {
 			reparse(t, m.from, m.utf8)
 			printable(t, m.envid)
 			if m.size < 0 {
@@ -127,7 +127,7 @@ func FuzzCommand(f *testing.F) {
 			t.Fatalf("%+v", st)
 		}
 		for _, utf8ok := range []bool{false, true} {
-			if r, st := parseRcpt(arg, utf8ok); st.Code == 0 {
+			if r, st, _ := parseRcpt(arg, utf8ok, nil); st.Code == 0 {
 				reparse(t, r.To, utf8ok)
 				if utf8ok {
 					continue

@@ -109,8 +109,12 @@ func (s *session) resetHelo() {
 // sayExtensions is the reply to EHLO (RFC 5321 §4.1.1.1).
 func (s *session) sayExtensions() {
 	b := append(append(s.out, "250-"...), s.srv.c.Hostname...)
-	b = append(b, "\r\n250-PIPELINING\r\n250-SIZE "...)
-	b = strconv.AppendInt(b, s.limits.MessageSize, 10)
+	without := s.srv.without
+	b = without.appendOffer(b, "PIPELINING")
+	if !without.has("SIZE") {
+		b = append(b, "\r\n250-SIZE "...)
+		b = strconv.AppendInt(b, s.limits.MessageSize, 10)
+	}
 	if s.srv.tls != nil && !s.client.TLS.On() {
 		b = append(b, "\r\n250-STARTTLS"...)
 	}
@@ -121,7 +125,10 @@ func (s *session) sayExtensions() {
 	if within(s.origin, s.srv.c.XClientFrom) {
 		b = append(b, "\r\n250-XCLIENT NAME REVERSE_NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"...)
 	}
-	b = append(b, "\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250 LIMITS RCPTMAX="...)
+	for _, keyword := range [...]string{"8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "BINARYMIME"} {
+		b = without.appendOffer(b, keyword)
+	}
+	b = append(b, "\r\n250 LIMITS RCPTMAX="...)
 	b = strconv.AppendInt(b, int64(s.limits.Recipients), 10)
 	if s.limits.Messages > 0 {
 		b = append(b, " MAILMAX="...)

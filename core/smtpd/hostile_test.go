@@ -390,7 +390,7 @@ func TestRules(t *testing.T) {
 	h.hello().do("QUIT", "221")
 	_ = h.hello().nc.Close()
 	c := h.hello()
-	c.do("GET / HTTP/1.1", "421")
+	c.do("GET / HTTP/1.1", "221")
 	until(t, "the sessions' end", func() bool { return h.srv.Stats().Open == 0 })
 	if begun.Load() != 3 || released.Load() != 3 {
 		t.Errorf("begun %d, released %d", begun.Load(), released.Load())

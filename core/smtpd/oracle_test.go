@@ -84,6 +84,10 @@ func compare(t *testing.T, r sessionRow) (got, want string) {
 	}
 	srv, _ := theatre(t, profile, func(c *Config, k *courier) {
 		c.Limits.MessageSize = 102400
+		c.Without = []string{"BINARYMIME"} // which that Postfix does not have
+		if r.Config == "noutf8" {
+			c.Without = append(c.Without, "SMTPUTF8")
+		}
 		if r.Config == "limits" {
 			c.Limits.Recipients, c.Limits.Overshoot, c.Limits.HardErrors, c.Limits.JunkCommands = 3, 2, 5, 4
 			c.Limits.CommandLine = 2048

@@ -32,7 +32,7 @@ const (
 	replyPanic       = "421 4.3.0 Internal error, try again later"
 	replyMessages    = "421 4.5.3 Too many messages in one session"
 	replyAuthFails   = "421 4.7.0 Too many failed authentications"
-	replyNotSMTP     = "421 4.7.0 This is a mail server"
+	replyNotSMTP     = "221 2.7.0 Error: this is a mail server, and that is not its protocol. Goodbye." // Postfix: smtpd_forbidden_commands
 	replyTLSFirst    = "421 4.7.0 TLS before its turn: begin with EHLO and STARTTLS"
 
 	replyUnknown    = "500 5.5.2 Unknown command"
@@ -42,11 +42,12 @@ const (
 	replyBadUTF8    = "500 5.5.2 Error: bad UTF-8 syntax"
 	replyNotASCII   = "501 5.5.2 Command has characters outside ASCII"
 	replyNoArgument = "501 5.5.4 Command takes no argument"
-	replyHeloName   = "501 5.5.4 Say your name after the command"
+	replyHeloName   = "501 Say your name after the command" // RFC 2034 §4: no enhanced code here
 	replyVrfyName   = "501 5.5.4 Say an address after the command"
 	replySayLHLO    = "500 5.5.1 This door speaks LMTP: say LHLO"
 	replyNoExpn     = "502 5.5.1 Not offered here"
 	replyNoTLS      = "502 5.5.1 TLS is not offered here"
+	replyNoChunking = "502 5.5.1 CHUNKING is not offered"
 	replyNeedHelo   = "503 5.5.1 Say EHLO first"
 	replyNested     = "503 5.5.1 A transaction is open already"
 	replyNeedMail   = "503 5.5.1 Say MAIL first"
@@ -56,7 +57,7 @@ const (
 	replyAfterBdat  = "503 5.5.1 Not after BDAT"
 	replyTLSTwice   = "503 5.5.1 TLS is on already"
 	replyTLSSync    = "554 5.5.0 Nothing may follow STARTTLS before the handshake"
-	replyBdatSyntax = "501 5.5.4 Syntax: BDAT octets [LAST]"
+	replyBdatSyntax = "521 5.5.4 Syntax: BDAT octets [LAST]"
 
 	replyRcptLimit = "452 4.5.3 Too many recipients"              // RFC 5321 §4.5.3.1.10
 	replyTooBig    = "552 5.3.4 Message size exceeds fixed limit" // RFC 1870 §6.1
@@ -94,16 +95,11 @@ func statusOption(keyword string) mail.Status { // RFC 5321 §4.1.1.11
 	return mail.Status{Code: 555, Enhanced: "5.5.4", Text: "Unsupported option: " + keyword}
 }
 
-func statusAddress(enhanced string, err error) mail.Status {
-	if err == mail.ErrUTF8 { // RFC 6531 §3.5
-		return mail.Status{Code: 553, Enhanced: "5.6.7", Text: "Address needs SMTPUTF8"}
-	}
-	whose := "recipient"
-	if enhanced == "5.1.7" {
-		whose = "sender"
-	}
-	return mail.Status{Code: 501, Enhanced: enhanced, Text: "Bad " + whose + " address syntax: " + err.Error()}
-}
+// Addresses that cannot be read, in Postfix's words.
+var (
+	statusSender    = mail.Status{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}
+	statusRecipient = mail.Status{Code: 501, Enhanced: "5.1.3", Text: "Bad recipient address syntax"}
+)
 
 func statusTooBig() mail.Status {
 	return mail.Status{Code: 552, Enhanced: "5.3.4", Text: "Message size exceeds fixed limit"}

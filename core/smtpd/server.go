@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,11 +23,13 @@ type Server struct {
 	registry *Registry
 	log      *slog.Logger
 	buffers  buffers
+	without  extensions
 	newJudge func(Rules) judge
 
-	ctx     context.Context // ends when Shutdown loses patience
-	cancel  context.CancelFunc
-	stop    chan struct{} // closed when Shutdown begins
+	ctx    context.Context // ends when Shutdown loses patience
+	cancel context.CancelFunc
+	stop   chan struct{} // closed when Shutdown begins
+
 	closing atomic.Bool
 
 	sessions sync.WaitGroup
@@ -62,12 +66,18 @@ func New(c Config) (*Server, error) {
 	case c.Profile == Submissions && c.TLS == nil:
 		return nil, errors.New("smtp server: profile submissions needs TLS")
 	}
+	for _, keyword := range c.Without {
+		if !slices.Contains(Extensions(), keyword) {
+			return nil, fmt.Errorf("smtp server: cannot do without %q, only without %s", keyword, strings.Join(Extensions(), ", "))
+		}
+	}
 	c.Limits = c.Limits.filled()
 	s := &Server{
 		c:         c,
 		registry:  c.Registry,
 		log:       c.Logger,
 		stop:      make(chan struct{}),
+		without:   c.Without,
 		listeners: make(map[net.Listener]struct{}),
 		open:      make(map[*session]struct{}),
 	}

@@ -274,12 +274,16 @@ func (s *session) command(line []byte) {
 	switch {
 	case notSMTP(verb, name):
 		s.say(replyNotSMTP)
+		s.hangup, s.refusal = true, replyNotSMTP
 		return
-	case isGreeting(name) && bytes.IndexByte(line, 0) < 0: // whatever it is, the policy judges it
-	case hasControl(line):
+	case bytes.IndexByte(line, 0) >= 0:
 		s.say(replyControl)
 		return
-	case !isASCII(line) && !utf8.Valid(line):
+	case isGreeting(name): // whatever it is, the policy judges it
+	case hasControl(line) && string(name) != "MAIL" && string(name) != "RCPT": // whose addresses are judged as such
+		s.say(replyControl)
+		return
+	case !isASCII(line) && !utf8.Valid(line) && !s.srv.without.has("SMTPUTF8"):
 		s.say(replyBadUTF8)
 		return
 	}
@@ -319,6 +323,11 @@ func (s *session) dispatch(name, arg []byte) {
 	case "DATA":
 		s.data(arg)
 	case "BDAT":
+		if s.srv.without.has("CHUNKING") { // nobody knows where the next command begins
+			s.say(replyNoChunking)
+			s.hangup = true
+			return
+		}
 		s.bdat(arg)
 	case "RSET":
 		s.rset(arg)
@@ -384,8 +393,7 @@ func notSMTP(verb, name []byte) bool {
 	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT":
 		return true
 	}
-	i := bytes.IndexByte(verb, ':')
-	return i > 0 && i == len(verb)-1
+	return bytes.IndexByte(verb, ':') > 0
 }
 
 // rset is the RSET command.

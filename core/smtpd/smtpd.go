@@ -80,6 +80,8 @@ type Config struct {
 	ProxyFrom   []netip.Prefix // must begin with a PROXY header; empty: nobody may
 	XClientFrom []netip.Prefix // may use XCLIENT; empty: nobody may
 
+	Without []string // extensions that are not offered; see Extensions
+
 	AuthLoopback bool // offer AUTH without TLS to 127.0.0.0/8 and ::1
 
 	Limits   Limits

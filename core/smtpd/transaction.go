@@ -48,12 +48,12 @@ func (s *session) mail(arg []byte) {
 		}
 		return
 	}
-	m, st := parseMail(arg)
+	m, st, err := parseMail(arg, s.srv.without)
 	if st.Code == 0 && m.size > s.limits.MessageSize {
 		st = statusTooBig()
 	}
 	if st.Code != 0 {
-		s.reply(st)
+		s.malformed("MAIL", arg, st, err)
 		return
 	}
 	now := time.Now()
@@ -79,6 +79,14 @@ func (s *session) mail(arg []byte) {
 		return
 	}
 	s.say(replyMailOK)
+}
+
+// malformed refuses a command that cannot be read, and tells the log why.
+func (s *session) malformed(verb string, arg []byte, st mail.Status, why error) {
+	if why != nil {
+		s.srv.log.Info("address cannot be read", "session", string(s.id), "command", verb, "argument", string(arg[:min(len(arg), 512)]), "err", why)
+	}
+	s.reply(st)
 }
 
 // protocol is the "with" keyword (RFC 3848, RFC 6531 §4.3).
@@ -124,10 +132,10 @@ func (s *session) rcpt(arg []byte) {
 		}
 		return
 	}
-	r, st := parseRcpt(arg, tx.env.UTF8)
+	r, st, err := parseRcpt(arg, tx.env.UTF8, s.srv.without)
 	if st.Code != 0 {
 		tx.refused = true
-		s.reply(st)
+		s.malformed("RCPT", arg, st, err)
 		return
 	}
 	// As in Postfix, the policy's order decides which refusal a client is given:

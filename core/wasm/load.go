@@ -21,7 +21,7 @@ type Limits struct {
 	Fuel      int64         // units, about instructions; 1 billion
 	CPU       time.Duration // without host calls that wait; 100 ms
 	Wall      time.Duration // 5 s
-	IO        time.Duration // waiting in host calls; 4 s
+	IO        time.Duration // waiting in host calls; 4/5 of Wall
 	Instances int           // in use at once: 2 for each core, 32 if state is granted, 1,200 if dns is
 	Calls     int           // after which an instance is replaced; 10,000
 	Retire    int64         // octets of memory above which an instance is replaced; 16 MiB
@@ -40,7 +40,7 @@ func (l Limits) withDefaults(g granted) Limits {
 	def(&l.Fuel, 1_000_000_000)
 	def((*int64)(&l.CPU), int64(100*time.Millisecond))
 	def((*int64)(&l.Wall), int64(5*time.Second))
-	def((*int64)(&l.IO), int64(4*time.Second))
+	def((*int64)(&l.IO), int64(l.Wall/5*4))
 	def(&l.Retire, 16<<20)
 	if l.Calls <= 0 {
 		l.Calls = 10_000

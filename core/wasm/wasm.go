@@ -139,8 +139,8 @@ func New(o Options) (*Host, error) {
 	return h, nil
 }
 
-// privateDir makes dir, and refuses one that others can write: what lies in it
-// will be executed.
+// privateDir makes dir, and refuses one that others can write or own: what lies
+// in it will be executed.
 func privateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make compilation cache: %w", err)
@@ -151,6 +151,9 @@ func privateDir(dir string) error {
 	}
 	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("compilation cache %s can be written by others (mode %v): chmod 700 it", dir, info.Mode().Perm())
+	}
+	if !isOurs(info) {
+		return fmt.Errorf("compilation cache %s belongs to another user: what lies in it would be run", dir)
 	}
 	return nil
 }

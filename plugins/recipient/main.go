@@ -97,7 +97,7 @@ func manyBounces(e *sdk.Event) sdk.Verdict {
 	if !e.HasSender() || e.Sender() != "" || n < 2 {
 		return sdk.Next()
 	}
-	return address.Refuse(kind, 550, "5.5.3", value, "Multi-recipient bounce").Because("multi-recipient-bounce")
+	return address.Refuse(kind, 550, "5.5.3", value, "Multi-recipient bounce").Because("recipient-multi-recipient-bounce")
 }
 
 // look looks for one fault in a recipient.
@@ -107,7 +107,7 @@ func (s settings) look(e *sdk.Event, rcpt, what string) sdk.Verdict {
 	switch what {
 	case unauthDestination:
 		if class == sdk.ClassRelay {
-			return address.Reply(s.relayCode, "5.7.1", "<"+rcpt+">: Relay access denied").Because("relay-denied")
+			return address.Reply(s.relayCode, "5.7.1", "<"+address.Readable(rcpt)+">: Relay access denied").Because("recipient-unauth-destination")
 		}
 	case notFQDN:
 		if domain == "" || domain[0] != '[' && !address.IsFQDN(address.WithoutDot(domain)) {
@@ -119,7 +119,7 @@ func (s settings) look(e *sdk.Event, rcpt, what string) sdk.Verdict {
 		}
 	case unlisted:
 		if class == sdk.ClassUnknown {
-			return address.Refuse(address.Recipient, s.unlistedCode, "5.1.1", rcpt, "User unknown in virtual mailbox table").Because("recipient-unlisted")
+			return address.Refuse(address.Recipient, s.unlistedCode, "5.1.1", rcpt, "User unknown in local recipient table").Because("recipient-unlisted")
 		}
 	}
 	return sdk.Next()

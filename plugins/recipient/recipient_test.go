@@ -27,7 +27,7 @@ func TestJudge(t *testing.T) {
 		{"no such domain", unknownDomain, "x@no.example", sdk.ClassRelay, sdk.Rcpt, 0, sdk.ActionDefer, 450, "4.1.2", "<x@no.example>: Recipient address rejected: Domain not found"},
 		{"no answer", unknownDomain, "x@down.example", sdk.ClassRelay, sdk.Rcpt, 0, sdk.ActionDeferIfPermit, 450, "4.1.2", "Domain not found"},
 		{"our domain", unknownDomain, "x@no.example", sdk.ClassLocal, sdk.Rcpt, 0, sdk.ActionNext, 0, "", ""},
-		{"unlisted", unlisted, "x@our.example", sdk.ClassUnknown, sdk.Rcpt, 0, sdk.ActionReject, 550, "5.1.1", "<x@our.example>: Recipient address rejected: User unknown in virtual mailbox table"},
+		{"unlisted", unlisted, "x@our.example", sdk.ClassUnknown, sdk.Rcpt, 0, sdk.ActionReject, 550, "5.1.1", "<x@our.example>: Recipient address rejected: User unknown in local recipient table"},
 		{"first of a bounce", multiBounce, "x@our.example", sdk.ClassLocal, sdk.Rcpt, 0, sdk.ActionNext, 0, "", ""},
 		{"second of a bounce", multiBounce, "x@our.example", sdk.ClassLocal, sdk.Rcpt, 1, sdk.ActionReject, 550, "5.5.3", "<x@our.example>: Recipient address rejected: Multi-recipient bounce"},
 		{"bounce to one", multiBounce, "", "", sdk.Data, 1, sdk.ActionNext, 0, "", ""},

@@ -98,7 +98,7 @@ func (s settings) look(e *sdk.Event, sender, what string) sdk.Verdict {
 		return address.UnknownDomain(e, address.Sender, sender, s.unknownCode)
 	case unlisted:
 		if e.Fact(sdk.FactSenderClass) == sdk.ClassUnknown {
-			return address.Refuse(address.Sender, s.unlistedCode, "5.1.0", sender, "User unknown in virtual mailbox table").Because("sender-unlisted")
+			return address.Refuse(address.Sender, s.unlistedCode, "5.1.0", sender, "User unknown in local recipient table").Because("sender-unlisted")
 		}
 	default:
 		return login(e, sender, what)
@@ -113,7 +113,7 @@ func login(e *sdk.Event, sender, what string) sdk.Verdict {
 	user := e.User()
 	switch {
 	case user == "" && owned && (what == mismatch || what == unauthenticatedMismatch || what == knownMismatch):
-		return address.Refuse(address.Sender, 553, "5.7.1", sender, "not logged in").Because("sender-not-logged-in")
+		return address.Refuse(address.Sender, 553, "5.7.1", sender, "not logged in").Because("sender-" + what)
 	case user == "" || what == unauthenticatedMismatch || what == knownMismatch && !owned:
 		return sdk.Next()
 	}
@@ -122,5 +122,5 @@ func login(e *sdk.Event, sender, what string) sdk.Verdict {
 			return sdk.Next()
 		}
 	}
-	return address.Refuse(address.Sender, 553, "5.7.1", sender, "not owned by user "+user).Because("sender-not-owned")
+	return address.Refuse(address.Sender, 553, "5.7.1", sender, "not owned by user "+user).Because("sender-" + what)
 }

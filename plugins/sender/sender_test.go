@@ -51,7 +51,7 @@ func TestJudge(t *testing.T) {
 		{"no answer about MX", unknownDomain, "ann@half.example", "", sdk.ClassRelay, "", permit, 0, "", ""},
 		{"our domain", unknownDomain, "ann@no.example", "", sdk.ClassUnknown, "", permit, 0, "", ""},
 		{"literal is known", unknownDomain, "ann@[192.0.2.1]", "", sdk.ClassRelay, "", permit, 0, "", ""},
-		{"unlisted", unlisted, "x@our.example", "", sdk.ClassUnknown, "", sdk.ActionReject, 550, "5.1.0", "<x@our.example>: Sender address rejected: User unknown in virtual mailbox table"},
+		{"unlisted", unlisted, "x@our.example", "", sdk.ClassUnknown, "", sdk.ActionReject, 550, "5.1.0", "<x@our.example>: Sender address rejected: User unknown in local recipient table"},
 		{"listed", unlisted, "ann@our.example", "", sdk.ClassLocal, "", permit, 0, "", ""},
 		{"owned, no login", mismatch, "ann@our.example", "", sdk.ClassLocal, "ann@our.example", sdk.ActionReject, 553, "5.7.1", "<ann@our.example>: Sender address rejected: not logged in"},
 		{"owned by another", mismatch, "ann@our.example", "bob@our.example", sdk.ClassLocal, "ann@our.example", sdk.ActionReject, 553, "5.7.1", "not owned by user bob@our.example"},

@@ -93,7 +93,30 @@ func Refuse(kind Kind, code int, enhanced, value, why string) sdk.Verdict {
 // Text is what Refuse says.
 func Text(kind Kind, value, why string) string {
 	const longest = 400 // so that the reason shows behind a long name
+	value = Readable(value)
 	return "<" + value[:min(len(value), longest)] + ">: " + string(kind) + " rejected: " + why
+}
+
+// Readable is an address without the quotes of its local part, as Postfix repeats it.
+func Readable(s string) string {
+	local, domain, found := s, "", false
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		local, domain, found = s[:i], s[i+1:], true
+	}
+	if len(local) < 2 || local[0] != '"' || local[len(local)-1] != '"' {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 1; i < len(local)-1; i++ {
+		if local[i] == '\\' && i+1 < len(local)-1 {
+			i++
+		}
+		b = append(b, local[i])
+	}
+	if found {
+		b = append(append(b, '@'), domain...)
+	}
+	return string(b)
 }
 
 // Reply is a verdict by its code: 421 and 521 hang up, 4xx defers, 5xx rejects.
