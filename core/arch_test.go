@@ -56,7 +56,7 @@ var only = map[string][]string{
 	"github.com/emersion/go-imap/v2":   {"core/imapd"},
 	"github.com/emersion/go-sasl":      {"core/auth"},
 	"github.com/go-crypt/crypt":        {"core/auth"},
-	"github.com/miekg/dns":             {"core/dns"},
+	"github.com/miekg/dns":             {"core/dns", "core/bench"},
 	"github.com/alecthomas/kong":       {"cmd/wafer"},
 	"github.com/coreos/go-systemd/v22": {"core"},
 	"github.com/prometheus":            {"core"},

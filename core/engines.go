@@ -12,6 +12,7 @@ import (
 
 	"github.com/wafermail/wafer/core/admin"
 	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/delegate"
 	"github.com/wafermail/wafer/core/dns"
 	"github.com/wafermail/wafer/core/imapd"
 	"github.com/wafermail/wafer/core/policy"
@@ -76,6 +77,20 @@ func (s *Server) engine(d *door) error {
 			ProxyFrom: c.Proxy, Trusted: c.Trusted,
 			Limits: pop3d.Limits{Connections: c.Limits.Connections},
 			Auth:   s.auth, Policies: policies, Mailbox: s.mailbox, Logger: log,
+		})
+		if err != nil {
+			return err
+		}
+		d.engine = e
+		d.stats = func() admin.Listener {
+			st := e.Stats()
+			return admin.Listener{Open: st.Open, Total: st.Total, Panics: st.Panics}
+		}
+	case "policy":
+		e, err := delegate.NewServer(delegate.ServerConfig{
+			Hostname: c.Hostname, Door: d.profile, Policies: policies, Trusted: c.Trusted, Logger: log,
+			Directory: func() policy.Directory { return s.current.Load().domains },
+			Limits:    delegate.Limits{Connections: c.Limits.Connections},
 		})
 		if err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/delegate"
 	"github.com/wafermail/wafer/core/lists"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
@@ -74,7 +75,7 @@ func build(ctx context.Context, c *config.Config, w world) (*generation, error) 
 	if err != nil {
 		fault(err)
 	}
-	policies, err := loadPolicies(ctx, c, w.host, known)
+	policies, err := loadPolicies(ctx, c, w.host, known, w.log)
 	if err != nil {
 		fault(err)
 	}
@@ -170,13 +171,13 @@ func openLists(specs []config.List, log *slog.Logger) (map[string]policy.List, e
 }
 
 // loadPolicies loads the plugin of every check.
-func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known map[string]policy.List) ([]*policy.Policy, error) {
+func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known map[string]policy.List, log *slog.Logger) ([]*policy.Policy, error) {
 	var all []*policy.Policy
 	var faults []error
 	for _, cp := range c.Policy {
 		p := &policy.Policy{Name: cp.Name, On: cp.On, ReplyAt: cp.ReplyAt, Exempt: cp.Exempt, SoftBounce: cp.SoftBounce}
 		for _, cc := range cp.Checks {
-			plugin, err := loadPlugin(ctx, cp.Name, cc, host)
+			plugin, err := loadPlugin(ctx, cp.Name, cc, host, log)
 			if err != nil {
 				faults = append(faults, err)
 				continue
@@ -195,7 +196,18 @@ func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known 
 	return all, errors.Join(faults...)
 }
 
-func loadPlugin(ctx context.Context, owner string, c config.Check, host *wasm.Host) (policy.Plugin, error) {
+func loadPlugin(ctx context.Context, owner string, c config.Check, host *wasm.Host, log *slog.Logger) (policy.Plugin, error) {
+	if c.Delegate != "" {
+		timeout := c.Timeout
+		if timeout == 0 {
+			timeout = 10 * time.Second
+		}
+		p, err := delegate.New(delegate.Options{Address: c.Delegate, Timeout: timeout, Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("%s: check %q: %w", c.Where, owner+"/"+c.Name, err)
+		}
+		return p, nil
+	}
 	module, err := readModule(c)
 	if err != nil {
 		return nil, fmt.Errorf("%s: check %q: %w", c.Where, c.Name, err)

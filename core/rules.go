@@ -33,7 +33,7 @@ func LoadRules(ctx context.Context, c *config.Config, log *slog.Logger) (*Rules,
 		return nil, err
 	}
 	known, lerr := openLists(c.Lists, log)
-	policies, perr := loadPolicies(ctx, c, host, known)
+	policies, perr := loadPolicies(ctx, c, host, known, log)
 	r := &Rules{config: c, host: host, policies: policies}
 	if err := errors.Join(lerr, perr); err != nil {
 		return nil, errors.Join(err, r.Close())

@@ -58,7 +58,7 @@ func smtpAttacks() []attack {
 			if err := p.greeted(); err != nil {
 				return err
 			}
-			for _, command := range []string{"MAIL FROM:<gr\xfc\xdfe@example.net>", "NOOP \xff\xfe", "EHL\xd6 x", "VRFY \x80", "MAIL FROM:<grüße@example.net>"} {
+			for _, command := range []string{"MAIL FROM:<gr\xfc\xdfe@example.net>", "NOOP \xff\xfe", "EHL\xd6 x", "VRFY \x80", "MAIL FROM:<a@grüße.example>"} {
 				if err := p.refused(command); err != nil {
 					return err
 				}

@@ -59,6 +59,9 @@ func TestReadme(t *testing.T) {
 	if err := os.Symlink(filepath.Join(top, ".build"), filepath.Join(dir, ".build")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Join(top, "policies"), filepath.Join(dir, "policies")); err != nil {
+		t.Fatal(err)
+	}
 	var sent []string
 	for round := range 2 { // the second start finds the first one's mail
 		out := startDemo(t, top, filepath.Join(dir, ".demo"))
@@ -155,6 +158,89 @@ func shellErr(dir, top, text string) (string, error) {
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(top, ".build")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// TestReadmePlugin goes the author's way as README.md has it.
+func TestReadmePlugin(t *testing.T) {
+	dir := t.TempDir()
+	bin := filepath.Join(t.TempDir(), "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(binary, filepath.Join(bin, "wafer")); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, f := range fences(t, "../../README.md") {
+		if f.info != "sh plugin" {
+			continue
+		}
+		found++
+		cmd := exec.Command("sh", "-ec", f.text)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "GOPROXY=off", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s\nends with %v:\n%s", f.text, err, out)
+		}
+	}
+	if found == 0 {
+		t.Error("README.md does not show how a plugin is written")
+	}
+}
+
+// TestPoliciesReadme runs the tests and the commands that policies/README.md
+// shows: the tests against the policies beside it, the commands against a server
+// that has refused a mail.
+func TestPoliciesReadme(t *testing.T) {
+	need(t, "swaks")
+	const readme = "../../policies/README.md"
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("../../policies/inbound.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, setup{top: xclientNetworks + "resolvers = [\"127.0.0.1:1\"]\n", policies: map[string]string{"inbound.hcl": string(b)}})
+	s := w.start()
+	if err := os.MkdirAll(filepath.Join(w.dir, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The commands of the page use the default configuration file.
+	w.write("bin/wafer", "#!/bin/sh\ncase \"$1 $2\" in\n\"policy test\") exec "+binary+" \"$@\" ;;\nesac\nexec "+binary+" \"$@\" -c "+filepath.Join(w.dir, "config.hcl")+"\n")
+	if err := os.Chmod(filepath.Join(w.dir, "bin/wafer"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := as(t, s, "203.0.113.9", "laptop")
+	id := decisionID.FindStringSubmatch(out)
+	if id == nil {
+		t.Fatalf("no refusal in:\n%s", out)
+	}
+	for _, f := range fences(t, readme) {
+		switch f.info {
+		case "sh":
+			text := strings.ReplaceAll(f.text, "210RA9BD3T7K54F1T", id[1])
+			cmd := exec.Command("sh", "-ec", text)
+			cmd.Dir = top
+			cmd.Env = append(os.Environ(), "PATH="+filepath.Join(w.dir, "bin")+":"+os.Getenv("PATH"))
+			got, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%s\nends with %v:\n%s", text, err, got)
+			}
+		case "hcl test":
+			dir := t.TempDir()
+			for name, text := range map[string]string{"inbound.hcl": string(b), "x_test.hcl": f.text} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var out, errs bytes.Buffer
+			if code := wafer([]string{"policy", "test", dir}, streams{out: &out, err: &errs}); code != 0 {
+				t.Errorf("%s: ends with %d: %s%s", f.text, code, out.String(), errs.String())
+			}
+		}
+	}
 }
 
 // TestReadmePolicies loads every policy and check that a README shows.

@@ -14,7 +14,8 @@ import (
 // statusCmd asks the running server.
 type statusCmd struct {
 	configFlag
-	JSON bool `help:"Print JSON."`
+	JSON    bool `help:"Print JSON."`
+	Metrics bool `help:"Print what Prometheus would be told."`
 }
 
 // Run prints the server's status, or fails if none is running.
@@ -25,11 +26,15 @@ func (c *statusCmd) Run(std streams) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	b, err := admin.Ask(ctx, cfg.State, "/status")
+	path := "/status"
+	if c.Metrics {
+		path = "/metrics"
+	}
+	b, err := admin.Ask(ctx, cfg.State, path)
 	if err != nil {
 		return err
 	}
-	if c.JSON {
+	if c.JSON || c.Metrics {
 		_, err := std.out.Write(b)
 		return err
 	}

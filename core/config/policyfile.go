@@ -52,7 +52,7 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 }
 
 // comes reports whether one of doors asks at stage. IMAP and POP3 ask at connect
-// and auth only.
+// and auth only, and another server's policy client has no message to show.
 func comes(stage policy.Stage, doors []string) bool {
 	if stage == policy.Connect || stage == policy.Auth || len(doors) == 0 {
 		return true
@@ -61,6 +61,8 @@ func comes(stage policy.Stage, doors []string) bool {
 		switch door {
 		case "imap", "imaps", "pop3", "pop3s":
 			return false
+		case "policy":
+			return stage != policy.Message
 		}
 		return true
 	})
@@ -105,7 +107,11 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 			continue
 		}
 		if !comes(stage, doors) {
-			r.fault(places[i], "stage "+w+" never comes", "The doors of this policy are "+strings.Join(doors, ", ")+", which ask at connect and auth only.")
+			r.fault(places[i], "stage "+w+" never comes", "The doors of this policy are "+strings.Join(doors, ", ")+": IMAP and POP3 ask at connect and auth only, and door policy never at message.")
+			continue
+		}
+		if c.Delegate != "" && (stage == policy.StartTLS || stage == policy.Auth) {
+			r.fault(places[i], "a policy daemon cannot be asked at "+w, "Its protocol has connect, helo, mail, rcpt, data and message.")
 			continue
 		}
 		c.At = append(c.At, stage)

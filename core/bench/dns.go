@@ -1,0 +1,63 @@
+package main
+
+import (
+	"net"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// nameServer answers what policies ask about the load: the senders' domains have
+// a mail server and an SPF policy that the load's clients pass, with an include
+// as most have.
+type nameServer struct {
+	address string
+	server  *dns.Server
+	done    chan error
+}
+
+// startNames starts a name server on a port of loopback.
+func startNames() (*nameServer, error) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	n := &nameServer{address: pc.LocalAddr().String(), done: make(chan error, 1)}
+	n.server = &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(answer)}
+	go func() { n.done <- n.server.ActivateAndServe() }()
+	return n, nil
+}
+
+func (n *nameServer) stop() error {
+	if err := n.server.Shutdown(); err != nil {
+		return err
+	}
+	return <-n.done
+}
+
+func answer(w dns.ResponseWriter, q *dns.Msg) {
+	m := new(dns.Msg).SetReply(q)
+	m.RecursionAvailable = true
+	for _, question := range q.Question {
+		name := strings.ToLower(question.Name)
+		record := ""
+		switch {
+		case !strings.HasSuffix(name, ".sender.test.") && !strings.HasSuffix(name, ".client.test."):
+			m.Rcode = dns.RcodeNameError
+		case question.Qtype == dns.TypeMX:
+			record = "MX 10 mx.sender.test."
+		case question.Qtype == dns.TypeA:
+			record = "A 127.0.0.1"
+		case question.Qtype == dns.TypeTXT && strings.HasPrefix(name, "_spf."):
+			record = `TXT "v=spf1 ip4:127.0.0.0/8 ~all"`
+		case question.Qtype == dns.TypeTXT && strings.HasSuffix(name, ".sender.test."):
+			record = `TXT "v=spf1 ip4:192.0.2.0/24 include:_spf.sender.test -all"`
+		}
+		if record != "" {
+			if rr, err := dns.NewRR(question.Name + " 300 IN " + record); err == nil {
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+	}
+	_ = w.WriteMsg(m) // who does not hear it asks again
+}
