@@ -304,7 +304,22 @@ func Resolver(r dns.Resolver) policy.Resolver { return resolver{r} }
 type resolver struct{ dns.Resolver }
 
 func (r resolver) LookupDNS(ctx context.Context, q policy.Question) policy.Answer {
-	a := r.Lookup(ctx, dns.Question(q))
+	return answer(r.Lookup(ctx, dns.Question(q)))
+}
+
+// KnownDNS answers from a cache (policy.KnownResolver).
+func (r resolver) KnownDNS(q policy.Question) (policy.Answer, bool) {
+	known, ok := r.Resolver.(interface {
+		Known(dns.Question) (dns.Answer, bool)
+	})
+	if !ok {
+		return policy.Answer{}, false
+	}
+	a, ok := known.Known(dns.Question(q))
+	return answer(a), ok
+}
+
+func answer(a dns.Answer) policy.Answer {
 	status := policy.DNSTemp
 	switch a.Status {
 	case dns.Found, dns.NoData:

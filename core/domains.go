@@ -89,7 +89,7 @@ func (ds *domains) route(p mail.Path) mail.Path {
 			at = p.WithDomain(ds.main.name)
 		}
 		d := ds.byName[mail.DomainKey(at.Domain())]
-		if d == nil || d.knows(at.Local()) {
+		if d == nil || !strings.ContainsAny(at.Local(), "@!%") || d.knows(at.Local()) {
 			return at
 		}
 		next, ok := hop(at.Local())

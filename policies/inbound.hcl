@@ -39,15 +39,25 @@ policy "inbound" {
   # any case; here it is said before DNS is asked for anything.
   check "recipient" {
     at   = "rcpt"
+    when = recipient_class != "local"
     with = { reject = ["unauth-destination", "not-fqdn", "unlisted"] }
   }
 
-  # May this client send mail for the domain that it names? What fails is
-  # refused, what its owner is unsure of is told in Received-SPF.
+  # May this client send mail for the domain that it names, and be who it says
+  # it is? What fails is refused, what its owner is unsure of is told in
+  # Received-SPF. 20 s of each timeout are for DNS, as RFC 7208 §4.6.4 wants.
+  check "spf-helo" {
+    plugin  = "spf"
+    at      = "helo"
+    allow   = ["dns"]
+    timeout = "25s"
+    with    = { identities = ["helo"], fail = "reject", permerror = "next", temperror = "defer" }
+  }
+
   check "spf" {
     at      = "rcpt"
     allow   = ["dns"]
-    timeout = "25s" # 20 s of them for DNS, as RFC 7208 §4.6.4 wants
-    with    = { fail = "reject", softfail = "next", permerror = "next", temperror = "defer" }
+    timeout = "25s"
+    with    = { identities = ["mail"], fail = "reject", softfail = "next", permerror = "next", temperror = "defer" }
   }
 }

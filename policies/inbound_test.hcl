@@ -31,7 +31,7 @@ test "an honest mail passes and says why" {
   expect {
     verdict = "accept"
     header  = { "Received-SPF" = "~ ^Pass .*client-ip=192\\.0\\.2\\.7" }
-    checks  = { rate = "next", helo = "next", sender = "next", recipient = "next", spf = "next" }
+    checks  = { rate = "next", helo = "next", sender = "next", spf-helo = "next", recipient = "skipped", spf = "next" }
   }
 }
 
@@ -44,7 +44,7 @@ test "our own networks are left alone" {
   expect {
     verdict   = "accept"
     no_header = ["Received-SPF"]
-    checks    = { rate = "skipped", helo = "skipped", sender = "skipped", recipient = "skipped", spf = "skipped" }
+    checks    = { rate = "skipped", helo = "skipped", sender = "skipped", recipient = "skipped", spf = "skipped", spf-helo = "skipped" }
   }
 }
 
@@ -101,7 +101,7 @@ test "bounces have no sender" {
   given { sender = "" }
   expect {
     verdict = "accept"
-    header  = { "Received-SPF" = "~ ^Pass .*identity=helo" }
+    header  = { "Received-SPF" = "~ ^Pass .*identity=mailfrom" }
   }
 }
 

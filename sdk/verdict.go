@@ -146,6 +146,13 @@ func printable(s string, by byte, limit int) string {
 // oneLine makes control characters spaces, octets that are no UTF-8 "?", and
 // cuts s to limit octets.
 func oneLine(s string, limit int) string {
+	plain := true
+	for i := 0; i < len(s) && plain; i++ {
+		plain = s[i] >= ' ' && s[i] <= '~'
+	}
+	if plain {
+		return s[:min(len(s), limit)]
+	}
 	var b []byte
 	for _, r := range s {
 		switch {

@@ -53,7 +53,11 @@ func answer(w dns.ResponseWriter, q *dns.Msg) {
 		case question.Qtype == dns.TypeTXT && strings.HasSuffix(name, ".sender.test."):
 			record = `TXT "v=spf1 ip4:192.0.2.0/24 include:_spf.sender.test -all"`
 		}
-		if record != "" {
+		if record == "" { // a negative answer is kept for as long as this says (RFC 2308 §5)
+			if rr, err := dns.NewRR("test. 300 IN SOA ns.test. hostmaster.test. 1 3600 600 86400 300"); err == nil {
+				m.Ns = append(m.Ns, rr)
+			}
+		} else {
 			if rr, err := dns.NewRR(question.Name + " 300 IN " + record); err == nil {
 				m.Answer = append(m.Answer, rr)
 			}

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -179,7 +180,7 @@ func (w *waferServer) prepare(dir string, policies bool) error {
 var (
 	exemptNetworks = regexp.MustCompile(`(?m)^\s*networks\s*=.*\n`)
 	rateLimit      = regexp.MustCompile(`\blimit\s*=\s*\d+`)
-	spfConfig      = regexp.MustCompile(`(?m)^(\s*with\s*=\s*\{ )(fail\s*=)`)
+	spfConfig      = regexp.MustCompile(`(?m)^(\s*with\s*=\s*\{ )(identities\s*=)`)
 )
 
 // strict changes a policy so that it judges loopback clients too, and lets
@@ -244,7 +245,7 @@ func (w *waferServer) check(policies bool) error {
 		return fmt.Errorf("%s: no check is known", w.name)
 	}
 	for name, c := range st.Checks {
-		if c.Asked == 0 || c.Refuse > 0 || c.Errors > 0 {
+		if c.Refuse > 0 || c.Errors > 0 || c.Asked == 0 && !strings.HasSuffix(name, "/recipient") { // whose when spares local ones
 			return fmt.Errorf("%s: check %s was asked %d times, refused %d, failed %d", w.name, name, c.Asked, c.Refuse, c.Errors)
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,8 +30,8 @@ func (r *reader) expect(n *node, at hcl.Range, what string) (x Expect) {
 	}
 	if m := n.lists("header", `{ "Received-SPF" = "~ ^pass" }`); m != nil {
 		x.Header = map[string]Pattern{}
-		for name, values := range m {
-			x.Header[name] = r.pattern(strings.Join(values, " "), n.at("header"))
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			x.Header[name] = r.pattern(strings.Join(m[name], " "), n.at("header"))
 		}
 	}
 	x.NoHeader, _ = n.elements("no_header")
@@ -55,10 +56,10 @@ func (r *reader) expect(n *node, at hcl.Range, what string) (x Expect) {
 	r.expectChecks(n, &x)
 	if tables := n.tables("state"); tables != nil {
 		x.State = map[string]map[string]Pattern{}
-		for check, keys := range tables {
+		for _, check := range slices.Sorted(maps.Keys(tables)) {
 			x.State[check] = map[string]Pattern{}
-			for k, v := range keys {
-				x.State[check][k] = r.pattern(v, n.at("state"))
+			for _, k := range slices.Sorted(maps.Keys(tables[check])) {
+				x.State[check][k] = r.pattern(tables[check][k], n.at("state"))
 			}
 		}
 	}
@@ -87,7 +88,8 @@ func (r *reader) expectChecks(n *node, x *Expect) {
 	for a := policy.Next; a <= policy.DeferIfReject; a++ {
 		words = append(words, a.String())
 	}
-	for name, v := range m {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		v := m[name]
 		if x.Checks == nil {
 			x.Checks = map[string]string{}
 		}

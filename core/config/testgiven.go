@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -42,8 +43,13 @@ func cloneMap[V any](m map[string]V) map[string]V {
 // given reads a given block onto g: what it does not say stays. A map adds to
 // the one that is there.
 func (r *reader) given(n *node, g *Given) {
-	if names, _ := n.elements("policy"); names != nil {
-		g.Policies = names
+	for _, list := range []struct {
+		key string
+		to  *[]string
+	}{{"policy", &g.Policies}, {"domains", &g.Domains}, {"mailboxes", &g.Mailboxes}} {
+		if l, _ := n.elements(list.key); n.body.Attributes[list.key] != nil {
+			*list.to = l // with none it is as if nothing were said
+		}
 	}
 	g.Door = n.choice("door", g.Door, profiles...)
 	g.Hostname = n.text("hostname", g.Hostname)
@@ -79,7 +85,7 @@ func (r *reader) given(n *node, g *Given) {
 	} else {
 		n.attrs = append(n.attrs, "sender")
 	}
-	if rcpts, places := n.elements("rcpt"); rcpts != nil {
+	if rcpts, places := n.elements("rcpt"); n.body.Attributes["rcpt"] != nil {
 		g.Rcpts = nil
 		for i, s := range rcpts {
 			g.Rcpts = append(g.Rcpts, r.path(s, places[i], false))
@@ -103,12 +109,6 @@ func (r *reader) given(n *node, g *Given) {
 		g.Zone = file
 	}
 	r.dnsTable(n, g)
-	if l, _ := n.elements("domains"); l != nil {
-		g.Domains = l
-	}
-	if l, _ := n.elements("mailboxes"); l != nil {
-		g.Mailboxes = l
-	}
 	g.Owners = merge(g.Owners, n.lists("owners", `{ "info@example.test" = ["ann@example.test"] }`))
 	for check, keys := range n.tables("state") {
 		for k, v := range keys {
@@ -156,7 +156,11 @@ func (r *reader) path(s string, at hcl.Range, null bool) mail.Path {
 	}
 	p, err := mail.ParsePath(s, true)
 	if err != nil {
-		r.fault(at, strconv.Quote(s)+" is no address", err.Error()+`; write "ann@example.org", or "" for the null sender.`)
+		remedy := `; write "ann@example.org".`
+		if null {
+			remedy = `; write "ann@example.org", or "" for the null sender.`
+		}
+		r.fault(at, strconv.Quote(s)+" is no address", err.Error()+remedy)
 	}
 	return p
 }
@@ -168,7 +172,7 @@ var dnsTypes = []string{"A", "AAAA", "MX", "TXT", "PTR", "NS", "CNAME"}
 func (r *reader) dnsTable(n *node, g *Given) {
 	places := n.keys("dns", func(key string) string { return key })
 	table := n.lists("dns", `{ "A mail.example.org" = "192.0.2.1", "TXT example.org" = ["v=spf1 -all"], "MX slow.example" = "TIMEOUT" }`)
-	for question := range table {
+	for _, question := range slices.Sorted(maps.Keys(table)) {
 		kind, name, ok := strings.Cut(question, " ")
 		if !ok || name == "" || !slices.Contains(dnsTypes, kind) && kind != "*" {
 			at, found := places[question]

@@ -38,6 +38,8 @@ var facts = map[string]func(*policy.Event) cty.Value{
 	"null_sender":      func(ev *policy.Event) cty.Value { return cty.BoolVal(ev.HasSender && ev.Sender.IsNull()) },
 	"recipient":        func(ev *policy.Event) cty.Value { return cty.StringVal(ev.Recipient.String()) },
 	"recipient_domain": func(ev *policy.Event) cty.Value { return cty.StringVal(mail.DomainKey(ev.Recipient.Domain())) },
+	"recipient_class":  func(ev *policy.Event) cty.Value { return cty.StringVal(class(ev, ev.Recipient)) },
+	"sender_class":     func(ev *policy.Event) cty.Value { return cty.StringVal(class(ev, ev.Sender)) },
 	"recipients":       func(ev *policy.Event) cty.Value { return cty.NumberIntVal(int64(len(ev.Rcpts))) },
 	"score":            func(ev *policy.Event) cty.Value { return cty.NumberFloatVal(ev.Score) },
 	"tags": func(ev *policy.Event) cty.Value {
@@ -51,6 +53,14 @@ var facts = map[string]func(*policy.Event) cty.Value{
 		return cty.ListVal(tags)
 	},
 	"size": func(ev *policy.Event) cty.Value { return cty.NumberIntVal(ev.Size) },
+}
+
+// class is what kind of address p is: "local", "unknown", "relay", and "" for none.
+func class(ev *policy.Event, p mail.Path) string {
+	if ev.Directory == nil || p.IsNull() {
+		return ""
+	}
+	return ev.Directory.Class(p)
 }
 
 // when turns an expression into a question about an event. Names that are no

@@ -58,6 +58,9 @@ type Options struct {
 // maxWaiting bounds the octets of the records in the queue, about.
 const maxWaiting = 64 << 20
 
+// linger is how long a record waits for others.
+const linger = 10 * time.Millisecond
+
 // complaints is how often a disk that takes nothing is complained of.
 const complaints = time.Minute
 
@@ -71,6 +74,7 @@ type Log struct {
 	written atomic.Uint64
 	waiting atomic.Int64 // octets in the queue, about
 	flushed chan struct{}
+	closing chan struct{}
 
 	mu     sync.RWMutex // of closing the queue
 	closed bool
@@ -112,7 +116,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, mask: m, files: files, queue: make(chan policy.Record, o.Queue), flushed: make(chan struct{})}
+	l := &Log{o: o, mask: m, files: files, queue: make(chan policy.Record, o.Queue), flushed: make(chan struct{}), closing: make(chan struct{})}
 	go l.run()
 	return l, nil
 }
@@ -166,6 +170,7 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.closed = true
+	close(l.closing)
 	close(l.queue)
 	l.mu.Unlock()
 	<-l.flushed
@@ -182,6 +187,12 @@ func (l *Log) run() {
 	var complained time.Time
 	var batch []byte
 	for r := range l.queue {
+		// What comes in the next moment is written with it: waking up for each
+		// record would cost those who decide more than the record.
+		select {
+		case <-time.After(linger):
+		case <-l.closing:
+		}
 		batch = batch[:0]
 		for n, more := 0, true; more; {
 			l.waiting.Add(-sizeOf(&r))

@@ -111,6 +111,21 @@ func (c *Cache) Lookup(ctx context.Context, q Question) Answer {
 	}
 }
 
+// Known returns the answer to q if it need not be asked for.
+func (c *Cache) Known(q Question) (Answer, bool) {
+	name, ok := q.canonical()
+	if !ok {
+		return Answer{}, false
+	}
+	if name == "" {
+		name = "."
+	}
+	q.Name = name
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known(q)
+}
+
 // fly asks for q on behalf of all who wait for f.
 func (c *Cache) fly(f *flight, q Question) {
 	ctx, cancel := context.WithTimeout(c.life, c.o.Total)

@@ -24,12 +24,19 @@ func ReadPath(s string, utf8ok bool) (Path, error) {
 	if !utf8.ValidString(s) {
 		return Path{}, errors.New("address is not valid UTF-8")
 	}
-	plain, err := unquotePath(s)
+	plain, routed, err := unquotePath(s)
 	if err != nil {
 		return Path{}, err
 	}
-	if plain, err = withoutRoute(plain); err != nil || plain == "" {
-		return Path{}, err
+	if routed {
+		_, address, ok := strings.Cut(plain, ":")
+		if !ok {
+			return Path{}, errors.New("source route without an address")
+		}
+		plain = address
+	}
+	if plain == "" {
+		return Path{}, nil
 	}
 	local, domain := plain, ""
 	if at := strings.LastIndexByte(plain, '@'); at >= 0 {
@@ -51,30 +58,37 @@ func ReadPath(s string, utf8ok bool) (Path, error) {
 	case len(local) > MaxLocal:
 		return Path{}, errors.New("local part is too long")
 	}
-	return Path{local: local, domain: domain}, nil
+	p := Path{local: local, domain: domain}
+	if len(p.String()) > MaxPath-2 { // with the quotes and backslashes that it needs
+		return Path{}, errors.New("path is too long")
+	}
+	return p, nil
 }
 
-// unquotePath takes comments, blanks and quotes out of an address.
-func unquotePath(s string) (string, error) {
+// unquotePath takes comments, blanks and quotes out of an address. routed tells
+// that it begins with a source route "@a,@b:".
+func unquotePath(s string) (plain string, routed bool, err error) {
 	var b strings.Builder
 	comments, quoted, blank := 0, false, false
+	parts := "@" // characters around which blanks mean nothing
 	for i := 0; i < len(s); i++ {
 		c := s[i]
+		literal := quoted
 		switch {
 		case c == 0 || c == '\r' || c == '\n':
-			return "", errors.New("address has a character that is allowed nowhere")
+			return "", false, errors.New("address has a character that is allowed nowhere")
 		case c == '\\':
 			if i++; i == len(s) || s[i] == 0 || s[i] == '\r' || s[i] == '\n' {
-				return "", errors.New("address ends in a backslash")
+				return "", false, errors.New("address ends in a backslash")
 			}
-			c = s[i]
+			c, literal = s[i], true
 		case comments == 0 && c == '"':
 			// A quoted string is a whole word: between dots, or all there is.
 			if next := i + 1; quoted && next < len(s) && strings.IndexByte(".@ \t()", s[next]) < 0 {
-				return "", errors.New("local part goes on behind its quotes")
+				return "", false, errors.New("local part goes on behind its quotes")
 			}
 			if !quoted && i > 0 && strings.IndexByte(".@: \t()", s[i-1]) < 0 {
-				return "", errors.New("local part has a quote in its middle")
+				return "", false, errors.New("local part has a quote in its middle")
 			}
 			quoted = !quoted
 			continue
@@ -85,38 +99,30 @@ func unquotePath(s string) (string, error) {
 		case c == ')' && comments > 0:
 			comments--
 			continue
+		case comments > 0:
 		case c == ' ' || c == '\t':
 			blank = true
 			continue
-		case comments == 0 && (c == '<' || c == '>' || c == ')' || c == ',' && b.Len() > 0 && b.String()[0] != '@' || c == ';'):
-			return "", errors.New("local part has a character that must be quoted")
+		case c == '<' || c == '>' || c == ')' || c == ',' && b.Len() > 0 && !routed || c == ';':
+			return "", false, errors.New("local part has a character that must be quoted")
 		}
 		if comments > 0 {
 			continue
 		}
-		if blank && b.Len() > 0 && c != '@' && b.String()[b.Len()-1] != '@' {
-			return "", errors.New("address has a blank in its middle; quote it")
+		if c == '@' && b.Len() == 0 && !literal {
+			routed, parts = true, "@,:"
+		}
+		if blank && b.Len() > 0 && strings.IndexByte(parts, c) < 0 && strings.IndexByte(parts, b.String()[b.Len()-1]) < 0 {
+			return "", false, errors.New("address has a blank in its middle; quote it")
 		}
 		blank = false
 		b.WriteByte(c)
 	}
 	switch {
 	case quoted:
-		return "", errors.New("quoted local part does not end")
+		return "", false, errors.New("quoted local part does not end")
 	case comments > 0:
-		return "", errors.New("comment does not end")
+		return "", false, errors.New("comment does not end")
 	}
-	return b.String(), nil
-}
-
-// withoutRoute drops a source route "@a,@b:".
-func withoutRoute(s string) (string, error) {
-	if s == "" || s[0] != '@' {
-		return s, nil
-	}
-	_, rest, ok := strings.Cut(s, ":")
-	if !ok {
-		return "", errors.New("source route without an address")
-	}
-	return rest, nil
+	return b.String(), routed, nil
 }

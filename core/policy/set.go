@@ -14,6 +14,12 @@ type Resolver interface {
 	LookupDNS(ctx context.Context, q Question) Answer
 }
 
+// KnownResolver is a Resolver that knows some answers without asking anybody. It
+// saves the goroutines and the waiting of the others.
+type KnownResolver interface {
+	KnownDNS(q Question) (Answer, bool)
+}
+
 // SetOptions is the world that checks of a Set may touch.
 type SetOptions struct {
 	Resolver Resolver         // nil: every lookup fails temporarily

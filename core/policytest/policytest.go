@@ -106,6 +106,7 @@ type world struct {
 	clock    time.Time
 	counters *policy.Counters
 	state    *policy.Memory
+	given    map[string]string // what has been put into state, so that a step does not undo what came of it
 	drawn    uint64
 	log      rehearse.Records
 	each     func([]policy.Record)
@@ -115,7 +116,7 @@ type world struct {
 }
 
 func newWorld(rules *core.Rules) *world {
-	w := &world{rules: rules, counters: policy.NewCounters(policy.CounterOptions{}), state: policy.NewMemory(), labels: map[string][]string{}}
+	w := &world{rules: rules, counters: policy.NewCounters(policy.CounterOptions{}), state: policy.NewMemory(), given: map[string]string{}, labels: map[string][]string{}}
 	for _, p := range rules.Policies() {
 		for _, c := range p.Checks {
 			label := p.Name + "/" + c.Name
@@ -254,7 +255,12 @@ func (w *world) prepare(ctx context.Context, g *config.Given) error {
 			return fmt.Errorf("given state: %w", err)
 		}
 		for key, value := range values {
-			if err := w.state.Put(ctx, label+"\x00"+key, []byte(value), kept, w.clock); err != nil {
+			full := label + "\x00" + key
+			if had, ok := w.given[full]; ok && had == value {
+				continue // of the test or of the file, and there already
+			}
+			w.given[full] = value
+			if err := w.state.Put(ctx, full, []byte(value), kept, w.clock); err != nil {
 				return fmt.Errorf("given state of %s: %w", check, err)
 			}
 		}
@@ -265,6 +271,11 @@ func (w *world) prepare(ctx context.Context, g *config.Given) error {
 // LookupDNS answers checks from the step's names (policy.Resolver).
 func (w *world) LookupDNS(ctx context.Context, q policy.Question) policy.Answer {
 	return core.Resolver(w.resolver).LookupDNS(ctx, q)
+}
+
+// KnownDNS answers everything (policy.KnownResolver).
+func (w *world) KnownDNS(q policy.Question) (policy.Answer, bool) {
+	return w.LookupDNS(context.Background(), q), true
 }
 
 // zoneOf is the step's DNS: its table, and behind it its zone file.

@@ -85,7 +85,7 @@ type Session struct {
 	ev       policy.Event
 	began    bool
 	over     bool
-	effects  policy.Effects // of the connection
+	effects  [policy.Mail]policy.Effects // of the connection, by stage: a new HELO replaces what the last one added
 	replies  []Reply
 	message  policy.Effects // of the message
 	fate     policy.Action  // of the message: Next, Quarantine, Hold or Discard
@@ -245,6 +245,9 @@ func (s *Session) mail(ctx context.Context) Reply {
 			return r
 		}
 	}
+	if len(sc.Rcpts) == 0 {
+		return s.last()
+	}
 	if len(ev.Rcpts) == 0 {
 		return refused
 	}
@@ -299,11 +302,11 @@ func (s *Session) ask(ctx context.Context, stage policy.Stage) Reply {
 	if r.Status.Code != 0 {
 		return r
 	}
-	at := &s.effects
-	if stage >= policy.Mail {
-		at = &s.message
+	if stage < policy.Mail {
+		s.effects[stage] = d.Effects
+	} else {
+		join(&s.message, d.Effects)
 	}
-	join(at, d.Effects)
 	if stage != policy.Rcpt {
 		s.fate = graver(s.fate, d.Action)
 	}
@@ -327,6 +330,12 @@ func (s *Session) reply(stage policy.Stage, d policy.Decision) Reply {
 // own notes a refusal of the server's own. It takes the place of what the
 // policies said to the same command.
 func (s *Session) own(stage policy.Stage, st mail.Status) Reply {
+	st.Text = strings.Map(func(c rune) rune { // as the doors write it
+		if c < ' ' || c >= 0x7f && c < 0xa0 {
+			return ' '
+		}
+		return c
+	}, st.Text)
 	r := Reply{Stage: stage, Status: st, By: Core, Action: policy.Reject}
 	if st.Code < 500 {
 		r.Action = policy.Defer
@@ -351,7 +360,9 @@ func (s *Session) last() Reply {
 // outcome sums up what happened; r is the reply that ended it.
 func (s *Session) outcome(r Reply) Outcome {
 	o := Outcome{Decisive: r, Replies: s.replies}
-	join(&o.Effects, s.effects)
+	for _, e := range s.effects {
+		join(&o.Effects, e)
+	}
 	join(&o.Effects, s.message)
 	if len(o.Replies) == 0 {
 		o.Replies = []Reply{r}

@@ -16,7 +16,7 @@ import (
 func Trace(w io.Writer, records []policy.Record, detail bool) {
 	for i := range records {
 		r := &records[i]
-		fmt.Fprintf(w, "  %-8s %-24s %s\n", r.Stage, r.Check, verdict(r))
+		fmt.Fprintf(w, "  %-8s %-24s %s\n", printable(r.Stage), printable(r.Check), verdict(r))
 		if !detail || r.Skipped != "" {
 			continue
 		}
@@ -27,19 +27,19 @@ func Trace(w io.Writer, records []policy.Record, detail bool) {
 // verdict is what a check said, on one line.
 func verdict(r *policy.Record) string {
 	if r.Skipped != "" {
-		return "not asked: " + skipped(r.Skipped)
+		return "not asked: " + printable(skipped(r.Skipped))
 	}
 	var b strings.Builder
 	if r.Error != "" {
-		fmt.Fprintf(&b, "error, so %s: %s", r.Action, r.Error)
+		fmt.Fprintf(&b, "error, so %s: %s", printable(r.Action), printable(r.Error))
 		return b.String()
 	}
-	b.WriteString(r.Action)
+	b.WriteString(printable(r.Action))
 	if r.Code != 0 {
-		fmt.Fprintf(&b, " %d %s %s", r.Code, r.Enhanced, strconv.Quote(r.Text))
+		fmt.Fprintf(&b, " %d %s %s", r.Code, printable(r.Enhanced), strconv.Quote(r.Text))
 	}
 	if r.Reason != "" {
-		b.WriteString(" (" + r.Reason + ")")
+		b.WriteString(" (" + printable(r.Reason) + ")")
 	}
 	if r.Mode == "observe" {
 		b.WriteString(" [observed only]")
@@ -63,13 +63,16 @@ func skipped(why string) string {
 
 func more(w io.Writer, r *policy.Record) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, "           "+format+"\n", args...) }
-	plugin := r.Plugin
-	if r.Digest != "" {
-		plugin += " " + r.Digest[:min(12, len(r.Digest))]
+	where := r.Where
+	if r.Plugin != "" {
+		where += ", " + r.Plugin
 	}
-	line("%s, %s", r.Where, plugin)
+	if r.Digest != "" {
+		where += " " + r.Digest[:min(12, len(r.Digest))]
+	}
+	line("%s", printable(where))
 	for _, c := range r.Calls {
-		text := c.Call
+		text := printable(c.Call)
 		if c.Ask != "" {
 			text += " " + printable(c.Ask)
 		}
@@ -81,7 +84,7 @@ func more(w io.Writer, r *policy.Record) {
 			text += " → nothing"
 		}
 		if c.Status != "" && c.Status != "ok" {
-			text += " (" + c.Status + ")"
+			text += " (" + printable(c.Status) + ")"
 		}
 		line("%s", text)
 	}
@@ -90,16 +93,16 @@ func more(w io.Writer, r *policy.Record) {
 			line("adds %s", printable(f))
 		}
 		if len(e.Tags) > 0 {
-			line("tags %s", strings.Join(e.Tags, ", "))
+			line("tags %s", printable(strings.Join(e.Tags, ", ")))
 		}
 		if e.Score != 0 {
 			line("score %+g", e.Score)
 		}
 		if len(e.Redirect) > 0 {
-			line("redirects to %s", strings.Join(e.Redirect, ", "))
+			line("redirects to %s", printable(strings.Join(e.Redirect, ", ")))
 		}
 		if len(e.BCC) > 0 {
-			line("copies to %s", strings.Join(e.BCC, ", "))
+			line("copies to %s", printable(strings.Join(e.BCC, ", ")))
 		}
 		if e.Tarpit > 0 {
 			line("waits %s", time.Duration(e.Tarpit)*time.Millisecond)

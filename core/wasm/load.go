@@ -18,7 +18,7 @@ import (
 // default.
 type Limits struct {
 	Memory    int64         // octets of one instance's memory; 64 MiB, at most 256 MiB
-	Fuel      int64         // units, about instructions; 1 billion
+	Fuel      int64         // units, at least the instructions; 1 billion, 4 if message is granted
 	CPU       time.Duration // without host calls that wait; 100 ms
 	Wall      time.Duration // 5 s
 	IO        time.Duration // waiting in host calls; 4/5 of Wall
@@ -37,7 +37,11 @@ func (l Limits) withDefaults(g granted) Limits {
 	}
 	def(&l.Memory, 64<<20)
 	l.Memory = min(l.Memory, hostPages*pageSize)
-	def(&l.Fuel, 1_000_000_000)
+	fuel := int64(1_000_000_000)
+	if g.message { // there may be much to read
+		fuel *= 4
+	}
+	def(&l.Fuel, fuel)
 	def((*int64)(&l.CPU), int64(100*time.Millisecond))
 	def((*int64)(&l.Wall), int64(5*time.Second))
 	def((*int64)(&l.IO), int64(l.Wall/5*4))

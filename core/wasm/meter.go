@@ -12,9 +12,11 @@ const (
 	exportStart = reserved + "start" // the start function, which the host calls metered
 )
 
-// slice is how much fuel a guest burns between two yields: some 50 µs, which
-// is how long it can hold up Go's garbage collector.
-const slice = 50_000
+// slice is how much fuel a guest burns between two yields: some 10 µs of a Go
+// guest, whose loops are charged for more than they do, and at most half a
+// millisecond of a tight loop, which is how long it can hold up Go's garbage
+// collector. A yield goes out to Go and back, which costs as much as 10,000 units.
+const slice = 500_000
 
 // maxDepth limits calls within calls. A function with a large frame counts as
 // several, so that the limit bounds the native stack too.
