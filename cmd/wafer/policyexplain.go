@@ -88,7 +88,7 @@ func (c *policyExplainCmd) logged(std streams) error {
 func facts(std streams, r *policy.Record) {
 	say := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(std.out, "  %-10s %s\n", name, value)
+			fmt.Fprintf(std.out, "  %-10s %s\n", name, rehearse.Printable(value))
 		}
 	}
 	client := r.Client
@@ -97,7 +97,7 @@ func facts(std streams, r *policy.Record) {
 	}
 	say("client", client)
 	if r.Helo != "" {
-		say("helo", fmt.Sprintf("%q", r.Helo))
+		say("helo", `"`+r.Helo+`"`)
 	}
 	say("tls", r.TLS)
 	say("user", r.User)
@@ -152,16 +152,16 @@ func (c *policyExplainCmd) rehearse(std streams) error {
 	fmt.Fprintln(std.out, "the checks, in the order in which they are asked (nothing is counted or remembered from before):")
 	rehearse.Trace(std.out, seen.List, true)
 	for _, f := range o.Effects.Prepend {
-		fmt.Fprintf(std.out, "adds %s: %s\n", f.Name, f.Value)
+		fmt.Fprintf(std.out, "adds %s\n", rehearse.Printable(f.Name+": "+f.Value))
 	}
 	for _, r := range o.Replies {
 		if r.Stage == policy.Rcpt && r.Status.Code != 0 && len(o.Replies) > 1 {
-			fmt.Fprintf(std.out, "to <%s>: %d %s %s (by %s)\n", r.Rcpt, r.Status.Code, r.Status.Enhanced, policytest.Text(r.Status, r.ID), r.By)
+			fmt.Fprintf(std.out, "to <%s>: %d %s %s (by %s)\n", rehearse.Printable(r.Rcpt.String()), r.Status.Code, r.Status.Enhanced, rehearse.Printable(policytest.Text(r.Status, r.ID)), r.By)
 		}
 	}
 	switch {
 	case d.Status.Code != 0:
-		fmt.Fprintf(std.out, "verdict: %s at %s by %s: %d %s %s\n", o.Verdict, d.Stage, d.By, d.Status.Code, d.Status.Enhanced, policytest.Text(d.Status, d.ID))
+		fmt.Fprintf(std.out, "verdict: %s at %s by %s: %d %s %s\n", o.Verdict, d.Stage, d.By, d.Status.Code, d.Status.Enhanced, rehearse.Printable(policytest.Text(d.Status, d.ID)))
 	case len(sc.Rcpts) == 0 && refuses(seen.List):
 		fmt.Fprintln(std.out, "verdict: not yet: what a check refuses above is told to the client at its reply_at; say -from and -to as well")
 	default:

@@ -36,6 +36,9 @@ func (n *nameServer) stop() error {
 }
 
 func answer(w dns.ResponseWriter, q *dns.Msg) {
+	if len(q.Question) > 0 && strings.HasSuffix(strings.ToLower(q.Question[0].Name), ".slow.test.") {
+		return // as name servers do that are down
+	}
 	m := new(dns.Msg).SetReply(q)
 	m.RecursionAvailable = true
 	for _, question := range q.Question {

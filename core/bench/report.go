@@ -19,6 +19,7 @@ type report struct {
 	Notes    []string  `json:"notes,omitempty"`
 	Disks    []diskRow `json:"disk,omitempty"`
 	Loads    []loadRow `json:"load,omitempty"`
+	Slows    []slowRow `json:"slow,omitempty"`
 	Idles    []idleRow `json:"idle,omitempty"`
 }
 
@@ -31,6 +32,7 @@ func (r *report) print(w io.Writer) error {
 	}
 	r.printDisks(&b)
 	r.printLoads(&b)
+	r.printSlows(&b)
 	r.printIdles(&b)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -103,6 +105,22 @@ func (r *report) printIdles(b *bytes.Buffer) {
 		if i.First != "" {
 			fmt.Fprintf(b, "\n%s, TLS %v: the first error: %s\n", i.Door, i.TLS, i.First)
 		}
+	}
+}
+
+func (r *report) printSlows(b *bytes.Buffer) {
+	if len(r.Slows) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\nMail from %d connections while others wait for names that no server answers for, policies on.\n\n"+
+		"| waiting | stored/s | p99 ms | resident MiB | errors |\n|--:|--:|--:|--:|--:|\n", slowConns)
+	for _, g := range group(r.Slows, func(s slowRow) int { return s.Waiting }) {
+		errors := 0
+		for _, s := range g {
+			errors += s.Errors
+		}
+		fmt.Fprintf(b, "| %d | %.0f | %.1f | %.0f | %d |\n", g[0].Waiting, median(g, func(s slowRow) float64 { return s.Stored }),
+			median(g, func(s slowRow) float64 { return s.P99 }), median(g, func(s slowRow) float64 { return s.Peak }), errors)
 	}
 }
 

@@ -25,13 +25,15 @@
 // What was written within the last moments before a power cut may be lost; only
 // Close syncs. Masking hides local parts of addresses, not IP addresses, greetings
 // or domains, and what a plugin made of an address (a digest, say) it cannot know.
-// A total of less than one file's size still leaves that one file. Read reads
+// A total of less than one file's size still leaves that one file. Where the clock
+// goes back, a file has a later name than what is in it, and a filter with Until
+// may leave the file out. Nothing keeps two processes from writing to one folder.
+// Read reads
 // every file that its times do not exclude from front to back: there is no index.
 package decisions
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -196,13 +198,12 @@ func (l *Log) run() {
 		batch = batch[:0]
 		for n, more := 0, true; more; {
 			l.waiting.Add(-sizeOf(&r))
-			l.mask.record(&r)
-			b, err := json.Marshal(r)
-			if err == nil {
+			if b, err := l.encode(&r); err == nil {
 				batch = append(append(batch, b...), '\n')
 				n++
 			} else {
 				l.dropped.Add(1)
+				l.o.Logger.Error("a decision cannot be recorded", "id", r.ID, "check", r.Check, "err", err)
 			}
 			more = false
 			if len(batch) < 1<<20 {
@@ -227,5 +228,14 @@ func (l *Log) run() {
 	}
 }
 
-// errStopped says that a reader has seen enough.
-var errStopped = errors.New("stopped")
+// encode masks r and returns its line. Clients and plugins chose the texts in r:
+// what they make this code do wrong costs the one record.
+func (l *Log) encode(r *policy.Record) (b []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("encode decision: panic: %v", v)
+		}
+	}()
+	l.mask.record(r)
+	return json.Marshal(r)
+}

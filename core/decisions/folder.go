@@ -23,6 +23,7 @@ type folder struct {
 	f    *os.File // nil: none is open
 	size int64
 	born time.Time // of f, by its name
+	torn bool      // f ends with half a line
 }
 
 // fileInfo is one file of a log.
@@ -117,7 +118,7 @@ func (d *folder) begin(now time.Time) error {
 		if err != nil {
 			return err
 		}
-		d.f, d.size, d.born = f, 0, now
+		d.f, d.size, d.born, d.torn = f, 0, now, false
 		return nil
 	}
 	return errors.New("no name is free for a new file")
@@ -136,16 +137,17 @@ func (d *folder) write(lines []byte, now time.Time) error {
 		if err := d.begin(now); err != nil {
 			return err
 		}
-		if err := d.prune(now, int64(len(lines))); err != nil {
-			return err
+		if err := d.prune(now, int64(len(lines))); err != nil { // no reason to lose lines
+			d.o.Logger.Warn("old decisions are not removed", "dir", d.dir, "err", err)
 		}
+	}
+	if d.torn { // the next record begins on a line of its own
+		lines = append([]byte{'\n'}, lines...)
 	}
 	n, err := d.f.Write(lines)
 	d.size += int64(n)
-	if err != nil && n > 0 {
-		// Half a line: the next record begins on a line of its own.
-		_, _ = d.f.Write([]byte("\n"))
-		d.size++
+	if n > 0 {
+		d.torn = lines[n-1] != '\n'
 	}
 	return err
 }
@@ -162,7 +164,7 @@ func (d *folder) prune(now time.Time, coming int64) error {
 		total += f.size
 	}
 	for i, f := range all {
-		if f.path == d.f.Name() {
+		if f.path == d.f.Name() || i+1 == len(all) { // the newest stays, whoever made it
 			break
 		}
 		// A file is as old as its last line, which is older than the next one's name.

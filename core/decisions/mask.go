@@ -88,6 +88,14 @@ func makeKey(dir string) ([]byte, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(f.Name()))
 	}
+	// Without the key, what it has hashed cannot be found any more.
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return nil, err
+	}
 	return key, nil
 }
 
@@ -122,6 +130,10 @@ func (m masker) address(s string) string {
 	return open + masked + end
 }
 
+// maxSpan bounds what is taken for one address within a text, in octets: a path
+// with every character of its local part behind a backslash.
+const maxSpan = 2*mail.MaxLocal + mail.MaxDomain
+
 // text masks every address within a text. Whatever could be part of a local
 // part before an "@" is taken for one: better too much than too little.
 func (m masker) text(s string) string {
@@ -130,25 +142,65 @@ func (m masker) text(s string) string {
 	}
 	var b strings.Builder
 	done := 0
-	for at := 0; at < len(s); at++ {
-		if s[at] != '@' {
-			continue
+	for i := 0; i < len(s); i++ {
+		begin, at := i, -1
+		switch s[i] {
+		case '"': // a quoted string (RFC 5321 §4.1.2), which may hold an "@" too
+			at = quotedAt(s, i)
+		case '<': // an address, perhaps without the quotes that it needs
+			begin, at = i+1, bracketedAt(s, i)
+		case '@':
+			begin, at = localStart(s, done, i), i
 		}
-		begin := localStart(s, done, at)
-		if begin == at {
+		if at <= begin {
 			continue
 		}
 		end := at + 1
-		for end < len(s) && isDomainByte(s[end]) {
+		for end < len(s) && (isDomainByte(s[end]) || s[end] == '@') {
+			if s[end] == '@' { // what stands before the last one is local
+				at = end
+			}
 			end++
 		}
+		if n := strings.IndexByte(s[end:min(len(s), end+mail.MaxDomain)], ']') + 1; n > 0 && end == at+1 {
+			if _, ok := mail.ParseLiteral(s[end : end+n]); ok {
+				end += n
+			}
+		}
 		b.WriteString(s[done:begin])
-		b.WriteString(m.local(s[begin:at], s[at+1:end]))
+		b.WriteString(m.local(s[begin:at], strings.TrimRight(s[at+1:end], "."))) // the dot is the sentence's
 		b.WriteString(s[at:end])
-		done, at = end, end-1
+		done, i = end, end-1
 	}
 	b.WriteString(s[done:])
 	return b.String()
+}
+
+// quotedAt is where the "@" behind the quoted string is that begins at s[i], or -1.
+func quotedAt(s string, i int) int {
+	for j := i + 1; j+1 < len(s) && j < i+maxSpan; j++ {
+		switch s[j] {
+		case '\\':
+			j++
+		case '"':
+			if s[j+1] == '@' {
+				return j + 1
+			}
+			return -1
+		}
+	}
+	return -1
+}
+
+// bracketedAt is where the last "@" is between s[i], which is "<", and the ">"
+// that follows, or -1.
+func bracketedAt(s string, i int) int {
+	inner, _, ok := strings.Cut(s[i+1:min(len(s), i+maxSpan)], ">")
+	at := strings.LastIndexByte(inner, '@')
+	if !ok || at < 0 || inner[0] == '"' {
+		return -1
+	}
+	return i + 1 + at
 }
 
 // localStart is where the local part that ends at s[at] begins, no earlier than from.
@@ -181,31 +233,82 @@ func isDomainByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' || c >= 0x80
 }
 
-// record masks every address in r. The lists of r may be shared with others, so
+// record masks every address in r, and in what was asked and said also the login,
+// which may be a local part alone. The lists of r may be shared with others, so
 // they are replaced, never written to.
 func (m masker) record(r *policy.Record) {
 	if m.mask == MaskNone {
 		return
 	}
+	login := r.User
+	text := func(s string) string { return m.word(m.text(s), login) }
 	r.Sender, r.Recipient, r.User = m.address(r.Sender), m.address(r.Recipient), m.address(r.User)
-	r.Helo, r.Text, r.Error = m.text(r.Helo), m.text(r.Text), m.text(r.Error)
+	r.Helo, r.ClientName = m.text(r.Helo), m.text(r.ClientName)
+	r.Text, r.Error = text(r.Text), text(r.Error)
 	if e := r.Effects; e != nil {
 		masked := *e
-		masked.Prepend = each(e.Prepend, m.text)
-		masked.Tags = each(e.Tags, m.text)
+		masked.Prepend = each(e.Prepend, text)
+		masked.Tags = each(e.Tags, text)
 		masked.Redirect = each(e.Redirect, m.address)
 		masked.BCC = each(e.BCC, m.address)
 		r.Effects = &masked
 	}
 	calls := make([]policy.HostCall, len(r.Calls))
 	for i, c := range r.Calls {
-		c.Ask, c.Answer, c.Status = m.text(c.Ask), m.text(c.Answer), m.text(c.Status)
+		if c.Call == "get" && c.Ask == "sender-owners" { // logins, one a line
+			c.Answer = strings.Join(each(strings.Split(c.Answer, "\n"), m.address), "\n")
+		} else {
+			c.Answer = text(c.Answer)
+		}
+		c.Ask, c.Status = text(c.Ask), text(c.Status)
 		calls[i] = c
 	}
 	if len(calls) > 0 {
 		r.Calls = calls
 	}
 }
+
+// word masks a login without a domain wherever it stands in s, in any case, as a
+// word of its own.
+func (m masker) word(s, login string) string {
+	if login == "" || strings.IndexByte(login, '@') >= 0 {
+		return s
+	}
+	low, want := lowered(s), lowered(login)
+	if !strings.Contains(low, want) {
+		return s
+	}
+	var b strings.Builder
+	done := 0
+	for {
+		i := strings.Index(low[done:], want)
+		if i < 0 {
+			b.WriteString(s[done:])
+			return b.String()
+		}
+		begin, end := done+i, done+i+len(login)
+		b.WriteString(s[done:begin])
+		if begin > 0 && (isWordByte(s[begin-1]) || s[begin-1] == '@') || end < len(s) && isWordByte(s[end]) {
+			b.WriteString(s[begin:end])
+		} else {
+			b.WriteString(m.local(login, ""))
+		}
+		done = end
+	}
+}
+
+// lowered is s with small letters of ASCII; every octet keeps its place.
+func lowered(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+func isWordByte(c byte) bool { return isDomainByte(c) && c != '.' }
 
 func each(list []string, f func(string) string) []string {
 	if list == nil {

@@ -65,6 +65,7 @@ func Read(dir string, f Filter, each func(Entry) error) (Stats, error) {
 		if i+1 < len(all) && r.before(all[i+1].born) || r.after(file.born) {
 			continue
 		}
+		r.stats.Files++
 		if _, err := r.file(file.path, 0, true); err != nil {
 			return r.stats, err
 		}
@@ -104,6 +105,7 @@ func Follow(ctx context.Context, dir string, f Filter, tick <-chan time.Time, ea
 				continue
 			case file.born.After(at.born):
 				at = fileInfo{path: file.path, born: file.born}
+				r.stats.Files++
 			}
 			n, err := r.file(file.path, at.size, !last)
 			if err != nil {
@@ -153,16 +155,14 @@ func (r *reader) file(name string, off int64, torn bool) (used int64, err error)
 		return 0, fmt.Errorf("read decision log: %w", err)
 	}
 	defer h.Close() // only read
-	if off == 0 {
-		r.stats.Files++
-	} else if _, err := h.Seek(off, io.SeekStart); err != nil {
+	if _, err := h.Seek(off, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("read decision log %s: %w", name, err)
 	}
 	used, err = r.lines(h, torn)
-	if err != nil && !errors.Is(err, errStopped) {
+	if err != nil {
 		return used, fmt.Errorf("read decision log %s: %w", name, err)
 	}
-	return used, err
+	return used, nil
 }
 
 // lines reads lines until the end of in.
@@ -263,7 +263,17 @@ func (r *reader) isAddress(want, got string) bool {
 		at := strings.LastIndexByte(got, '@')
 		return at >= 0 && mail.DomainKey(got[at+1:]) == mail.DomainKey(domain)
 	}
-	return slices.ContainsFunc(r.masks, func(m masker) bool { return strings.EqualFold(m.address(want), got) })
+	return slices.ContainsFunc(r.masks, func(m masker) bool { return sameAddress(m.address(want), got) })
+}
+
+// sameAddress compares as mailboxes are compared: in any case, domains in either
+// form.
+func sameAddress(a, b string) bool {
+	i, j := strings.LastIndexByte(a, '@'), strings.LastIndexByte(b, '@')
+	if i < 0 || j < 0 {
+		return strings.EqualFold(a, b)
+	}
+	return strings.EqualFold(a[:i], b[:j]) && mail.DomainKey(a[i+1:]) == mail.DomainKey(b[j+1:])
 }
 
 func bare(s string) string { return strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">") }

@@ -16,7 +16,7 @@ import (
 func Trace(w io.Writer, records []policy.Record, detail bool) {
 	for i := range records {
 		r := &records[i]
-		fmt.Fprintf(w, "  %-8s %-24s %s\n", printable(r.Stage), printable(r.Check), verdict(r))
+		fmt.Fprintf(w, "  %-8s %-24s %s\n", Printable(r.Stage), Printable(r.Check), verdict(r))
 		if !detail || r.Skipped != "" {
 			continue
 		}
@@ -27,19 +27,19 @@ func Trace(w io.Writer, records []policy.Record, detail bool) {
 // verdict is what a check said, on one line.
 func verdict(r *policy.Record) string {
 	if r.Skipped != "" {
-		return "not asked: " + printable(skipped(r.Skipped))
+		return "not asked: " + Printable(skipped(r.Skipped))
 	}
 	var b strings.Builder
 	if r.Error != "" {
-		fmt.Fprintf(&b, "error, so %s: %s", printable(r.Action), printable(r.Error))
+		fmt.Fprintf(&b, "error, so %s: %s", Printable(r.Action), Printable(r.Error))
 		return b.String()
 	}
-	b.WriteString(printable(r.Action))
+	b.WriteString(Printable(r.Action))
 	if r.Code != 0 {
-		fmt.Fprintf(&b, " %d %s %s", r.Code, printable(r.Enhanced), strconv.Quote(r.Text))
+		fmt.Fprintf(&b, " %d %s %s", r.Code, Printable(r.Enhanced), strconv.Quote(r.Text))
 	}
 	if r.Reason != "" {
-		b.WriteString(" (" + printable(r.Reason) + ")")
+		b.WriteString(" (" + Printable(r.Reason) + ")")
 	}
 	if r.Mode == "observe" {
 		b.WriteString(" [observed only]")
@@ -70,39 +70,39 @@ func more(w io.Writer, r *policy.Record) {
 	if r.Digest != "" {
 		where += " " + r.Digest[:min(12, len(r.Digest))]
 	}
-	line("%s", printable(where))
+	line("%s", Printable(where))
 	for _, c := range r.Calls {
-		text := printable(c.Call)
+		text := Printable(c.Call)
 		if c.Ask != "" {
-			text += " " + printable(c.Ask)
+			text += " " + Printable(c.Ask)
 		}
 		switch {
 		case c.Answer != "":
-			text += " → " + printable(c.Answer)
+			text += " → " + Printable(c.Answer)
 		case c.Status != "" && c.Status != "ok":
 		default:
 			text += " → nothing"
 		}
 		if c.Status != "" && c.Status != "ok" {
-			text += " (" + printable(c.Status) + ")"
+			text += " (" + Printable(c.Status) + ")"
 		}
 		line("%s", text)
 	}
 	if e := r.Effects; e != nil {
 		for _, f := range e.Prepend {
-			line("adds %s", printable(f))
+			line("adds %s", Printable(f))
 		}
 		if len(e.Tags) > 0 {
-			line("tags %s", printable(strings.Join(e.Tags, ", ")))
+			line("tags %s", Printable(strings.Join(e.Tags, ", ")))
 		}
 		if e.Score != 0 {
 			line("score %+g", e.Score)
 		}
 		if len(e.Redirect) > 0 {
-			line("redirects to %s", printable(strings.Join(e.Redirect, ", ")))
+			line("redirects to %s", Printable(strings.Join(e.Redirect, ", ")))
 		}
 		if len(e.BCC) > 0 {
-			line("copies to %s", printable(strings.Join(e.BCC, ", ")))
+			line("copies to %s", Printable(strings.Join(e.BCC, ", ")))
 		}
 		if e.Tarpit > 0 {
 			line("waits %s", time.Duration(e.Tarpit)*time.Millisecond)
@@ -111,8 +111,8 @@ func more(w io.Writer, r *policy.Record) {
 	line("fuel %d, %s", r.Fuel, time.Duration(r.Micros)*time.Microsecond)
 }
 
-// printable is s with everything that a terminal might obey escaped.
-func printable(s string) string {
+// Printable is s with everything that a terminal might obey escaped.
+func Printable(s string) string {
 	q := strconv.Quote(s)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }

@@ -164,7 +164,7 @@ func BenchmarkProbe(b *testing.B) {
 						if err != nil {
 							return
 						}
-						_, _ = spinning.askWith(ctx, in, event(b, policy.Helo, "x"), still()) // past the breaker, on purpose
+						_, _ = spinning.askWith(ctx, in, event(b, policy.Helo, "x"), still(), &spinning.limits) // past the breaker, on purpose
 					}
 				})
 			}

@@ -188,7 +188,7 @@ func TestAside(t *testing.T) {
 	}
 	p.tokens <- struct{}{} // the caller's
 	for grown, want := range map[int64]bool{0: true, pausedGrowth: true, pausedGrowth + 1: false} {
-		p.aside(grown, func() {
+		p.aside(grown, false, func() {
 			if free() != want {
 				t.Errorf("with %d octets: free %v, want %v", grown, free(), want)
 			}
@@ -198,7 +198,7 @@ func TestAside(t *testing.T) {
 		}
 	}
 	ran := false
-	(*pool)(nil).aside(1, func() { ran = true })
+	(*pool)(nil).aside(1, true, func() { ran = true })
 	if !ran {
 		t.Error("without a pool nothing is asked")
 	}

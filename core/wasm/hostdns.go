@@ -48,17 +48,23 @@ func (in *instance) lookup(req []byte) (response string, code int32) {
 		return "", abi.BadArg
 	case in.questions+len(qs) > abi.MaxDNSQuestion:
 		return "", abi.Quota
-	case in.io <= 0:
-		return "", abi.Timeout
 	}
 	in.questions += len(qs)
 	as, known := in.dnsKnown(qs)
+	if !known && in.io <= 0 {
+		return "", abi.Timeout
+	}
 	if !known {
 		ctx, cancel := context.WithTimeout(in.ctx, in.io)
 		defer cancel()
+		room := true
 		in.waits(func() {
-			in.pool.aside(in.grown(), func() { as = in.host.DNS(ctx, qs) })
+			room = in.pool.aside(in.grown(), in.mayPark, func() { as = in.host.DNS(ctx, qs) })
 		})
+		if !room {
+			in.parked = qs
+			panic(errPark)
+		}
 	}
 	if len(as) != len(qs) {
 		return "", abi.Temporary

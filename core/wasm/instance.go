@@ -40,7 +40,9 @@ type instance struct {
 	host        policy.Host
 	event       *policy.Event
 	now         time.Time
-	io          time.Duration // what may still be waited for
+	io          time.Duration     // what may still be waited for
+	mayPark     bool              // rather than wait in place
+	parked      []policy.Question // what it was parked for
 	logged      int
 	questions   int
 	stateOps    int
@@ -147,7 +149,7 @@ func (in *instance) begin(ctx context.Context, host policy.Host, ev *policy.Even
 	in.ctx, in.host, in.event = ctx, host, ev
 	in.now = time.Time{}
 	in.io, in.logged, in.questions, in.stateOps = l.IO, 0, 0, 0
-	in.output = in.output[:0]
+	in.output, in.parked = in.output[:0], nil
 	first := min(l.Fuel, slice)
 	in.fuel.Set(uint64(first))
 	in.left.Set(uint64(l.Fuel - first))
@@ -161,8 +163,11 @@ func (in *instance) end(l *Limits, err error) error {
 	in.spent = l.Fuel - int64(in.left.Get()) - int64(in.fuel.Get())
 	if err != nil {
 		err = in.explain(err, late)
+		if in.parked != nil {
+			err = parkedError{in.parked}
+		}
 	}
-	if len(in.output) > 0 {
+	if len(in.output) > 0 && in.parked == nil {
 		in.host.Log(4, "plugin wrote: "+logText(in.output))
 	}
 	if r, ok := in.host.(policy.Recorder); ok {

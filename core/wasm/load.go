@@ -22,13 +22,13 @@ type Limits struct {
 	CPU       time.Duration // without host calls that wait; 100 ms
 	Wall      time.Duration // 5 s
 	IO        time.Duration // waiting in host calls; 4/5 of Wall
-	Instances int           // in use at once: 2 for each core, 32 if state is granted, 1,200 if dns is
+	Instances int           // in use at once: 2 for each core, 32 if state is granted, and 2 * stay if dns is
 	Calls     int           // after which an instance is replaced; 10,000
 	Retire    int64         // octets of memory above which an instance is replaced; 16 MiB
 }
 
 // withDefaults fills in what is zero. A plugin whose calls may wait has more
-// instances: an instance that waits for DNS costs some 0.3 MB.
+// instances: one that waits for DNS costs about a megabyte.
 func (l Limits) withDefaults(g granted) Limits {
 	def := func(v *int64, to int64) {
 		if *v <= 0 {
@@ -52,7 +52,7 @@ func (l Limits) withDefaults(g granted) Limits {
 	if l.Instances <= 0 {
 		l.Instances = l.running(g)
 		if g.dns {
-			l.Instances = 1200
+			l.Instances += 2 * stay
 		}
 	}
 	return l
@@ -90,6 +90,8 @@ type Plugin struct {
 	pool    *pool
 	breaker breaker
 	close   sync.Once
+
+	parks bool // its calls may wait for DNS
 
 	calls, failures, started atomic.Uint64
 }
@@ -131,7 +133,7 @@ func (h *Host) load(ctx context.Context, module []byte, o *LoadOptions) (_ *Plug
 	if err != nil {
 		return nil, fmt.Errorf("load module: %w", err)
 	}
-	p := &Plugin{host: h, program: prog, name: o.Name, limits: limits}
+	p := &Plugin{host: h, program: prog, name: o.Name, limits: limits, parks: grantsOf(o.Grants).dns}
 	defer func() {
 		if err != nil {
 			p.image.close()
@@ -249,27 +251,46 @@ func (p *Plugin) Call(ctx context.Context, ev *policy.Event, host policy.Host) (
 	if !p.breaker.allow(p.host.now) {
 		return policy.Verdict{}, &CallError{CauseOpen, "the plugin failed too often and is not asked for a while"}
 	}
-	in, err := p.pool.take(ctx, p.limits.Wall)
-	if err != nil {
-		var call *CallError
-		if errors.As(err, &call) && call.Cause == CauseStart {
-			p.failed(call)
+	return p.play(ctx, ev, host)
+}
+
+// play runs a call, anew each time that it was parked.
+func (p *Plugin) play(ctx context.Context, ev *policy.Event, host policy.Host) (policy.Verdict, error) {
+	var t *tape
+	limits := p.limits
+	if p.parks {
+		t = &tape{Host: host}
+		host = t
+	}
+	for {
+		in, err := p.pool.take(ctx, max(limits.Wall, time.Millisecond))
+		if err != nil {
+			var call *CallError
+			if errors.As(err, &call) && call.Cause == CauseStart {
+				p.failed(call)
+			}
+			return policy.Verdict{}, err
 		}
-		return policy.Verdict{}, err
+		if t == nil || t.calls == 0 {
+			p.calls.Add(1)
+		}
+		in.mayPark = t != nil && t.calls < maxParks
+		v, err := p.askWith(ctx, in, ev, host, &limits)
+		var parked parkedError
+		if !errors.As(err, &parked) {
+			if err != nil {
+				p.failed(err)
+			}
+			return v, err
+		}
+		t.park(ctx, parked.questions, &limits)
 	}
-	p.calls.Add(1)
-	v, err := p.askWith(ctx, in, ev, host)
-	if err != nil {
-		p.failed(err)
-		return policy.Verdict{}, err
-	}
-	return v, nil
 }
 
 // askWith asks one instance and gives it back, whatever happens. A panic of
 // the host's own functions passes through wazero as an error; should one not,
 // the instance is still dropped.
-func (p *Plugin) askWith(ctx context.Context, in *instance, ev *policy.Event, host policy.Host) (v policy.Verdict, err error) {
+func (p *Plugin) askWith(ctx context.Context, in *instance, ev *policy.Event, host policy.Host, l *Limits) (v policy.Verdict, err error) {
 	good := false
 	defer func() {
 		if good && in.calls < p.limits.Calls && int64(in.mem.Size()) <= p.limits.Retire {
@@ -278,7 +299,7 @@ func (p *Plugin) askWith(ctx context.Context, in *instance, ev *policy.Event, ho
 		}
 		p.pool.drop(in)
 	}()
-	v, err = in.ask(ctx, ev, host, &p.limits)
+	v, err = in.ask(ctx, ev, host, l)
 	good = err == nil
 	return v, err
 }

@@ -39,6 +39,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	for name, pkg := range map[string]string{
 		"helo":      "github.com/wafermail/wafer/plugins/helo",
 		"ratelimit": "github.com/wafermail/wafer/plugins/ratelimit",
+		"spf":       "github.com/wafermail/wafer/plugins/spf",
 		"naughty":   "./testdata/naughty",
 	} {
 		cmd := exec.Command("go", "build", "-ldflags=-s -w", "-buildmode=c-shared", "-o", filepath.Join(dir, name+".wasm"), pkg)

@@ -15,12 +15,13 @@ import (
 // back, so that a thousand sessions whose names nobody answers for hold memory,
 // and not up the others.
 type pool struct {
-	start  func() (*instance, error)
-	places chan struct{} // nil: as many as tokens
-	tokens chan struct{}
-	keep   int          // idle instances; more are closed
-	paused atomic.Int64 // octets that instances in aside have grown by
-	closed chan struct{}
+	start   func() (*instance, error)
+	places  chan struct{} // nil: as many as tokens
+	tokens  chan struct{}
+	keep    int          // idle instances; more are closed
+	paused  atomic.Int64 // octets that instances in aside have grown by
+	waiting atomic.Int64 // instances in aside
+	closed  chan struct{}
 
 	mu   sync.Mutex
 	idle []*instance
@@ -124,26 +125,33 @@ func (p *pool) release() {
 }
 
 // pausedGrowth is how much memory instances may have grown by, beyond the image
-// that they began from, that wait all together, in octets. What would be more
-// keeps its token while it waits: then there are few of it.
-const pausedGrowth = 512 << 20
+// that they began from, that wait all together, in octets.
+const pausedGrowth = 64 << 20
 
 // aside calls f, which waits for the world, and lets another instance run in the
-// meantime. In a pool that counts no places it only calls f.
-func (p *pool) aside(grown int64, f func()) {
-	if p == nil || p.places == nil || p.paused.Add(grown) > pausedGrowth {
-		if p != nil && p.places != nil {
-			defer p.paused.Add(-grown)
-		}
+// meantime. In a pool that counts no places it only calls f. With leave, it
+// returns false and does not call f if there are many that wait already, or few
+// that have grown much; without, such a one keeps its token while it waits.
+func (p *pool) aside(grown int64, leave bool, f func()) bool {
+	if p == nil || p.places == nil {
 		f()
-		return
+		return true
 	}
-	<-p.tokens
+	crowded := p.paused.Add(grown) > pausedGrowth
+	crowded = p.waiting.Add(1) > stay || crowded
 	defer func() {
 		p.paused.Add(-grown)
-		p.tokens <- struct{}{}
+		p.waiting.Add(-1)
 	}()
+	if crowded && leave {
+		return false
+	}
+	if !crowded {
+		<-p.tokens
+		defer func() { p.tokens <- struct{}{} }()
+	}
 	f()
+	return true
 }
 
 // put gives back an instance that is as good as before.
