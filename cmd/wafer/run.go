@@ -12,6 +12,7 @@ import (
 
 	"github.com/wafermail/wafer/core"
 	"github.com/wafermail/wafer/core/config"
+	"github.com/wafermail/wafer/core/policytest"
 )
 
 // configFlag names the configuration file.
@@ -99,7 +100,7 @@ type checkCmd struct {
 	File string `arg:"" optional:"" default:"/etc/wafer/config.hcl" help:"Configuration file (${default})."`
 }
 
-// Run builds everything and starts nothing.
+// Run builds everything, runs the policies' tests, and starts nothing.
 func (c *checkCmd) Run(std streams) error {
 	cfg, err := loadConfig(std, c.File)
 	if err != nil {
@@ -107,6 +108,9 @@ func (c *checkCmd) Run(std streams) error {
 	}
 	log := newLogger(std, config.Log{Level: "error"})
 	if err := core.Check(context.Background(), cfg, core.Options{Logger: log}); err != nil {
+		return err
+	}
+	if err := runTests(std, cfg); err != nil {
 		return err
 	}
 	checks := 0
@@ -117,6 +121,36 @@ func (c *checkCmd) Run(std streams) error {
 		count(len(cfg.Domains), "domain", "domains"), count(len(cfg.Listeners), "listener", "listeners"),
 		count(len(cfg.Policy), "policy", "policies"), count(checks, "check", "checks"), cfg.Digest)
 	return err
+}
+
+// runTests runs the *_test.hcl of the folder of policies, if there are any.
+// Tests that fail are findings.
+func runTests(std streams, cfg *config.Config) error {
+	if cfg.Policies == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(escapeGlob(cfg.Policies), "*_test.hcl"))
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	tests, err := faults(std, "tests", func() ([]config.Test, error) { return config.LoadTests(files) })
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	rules, err := core.LoadRules(ctx, cfg, newLogger(std, config.Log{Level: "error"}))
+	if err != nil {
+		return err
+	}
+	report, err := policytest.Run(ctx, rules, tests, policytest.Options{})
+	if err = errors.Join(err, rules.Close()); err != nil {
+		return err
+	}
+	if report.Failed() > 0 {
+		report.Text(std.out, false)
+		return exit(2)
+	}
+	return nil
 }
 
 func count(n int, one, many string) string {
