@@ -1,19 +1,13 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
-)
-
-// The file's buckets: records by key; their keys by the time of their end, so
-// that what ends first comes first; and how many octets there are.
-var (
-	records = []byte("records")
-	ends    = []byte("ends")
-	meta    = []byte("meta")
 )
 
 var octetsKey = []byte("octets")
@@ -22,7 +16,6 @@ const (
 	flushEvery = time.Second
 	sweepEvery = time.Hour
 	complaints = time.Minute // how often a disk that takes nothing is complained of
-	sweepStep  = 1000        // records that a transaction of a sweep removes
 )
 
 // maintain flushes and sweeps until Close.
@@ -31,23 +24,34 @@ func (s *Store) maintain() {
 	defer flush.Stop()
 	defer sweep.Stop()
 	var complained time.Time
+	var err error
+	due := false
 	for {
-		due := false
+		soon := s.soon
+		if err != nil {
+			soon = nil // a disk that takes nothing is not asked more often for it
+		}
 		select {
 		case <-s.quit:
 			return
 		case <-flush.C:
-		case <-s.soon:
+		case <-soon:
 		case <-sweep.C:
 			due = true
 		}
-		err := s.flush()
+		was := err
+		err = s.flush()
 		if err == nil && (due || s.grown.Load() > s.o.MaxOctets/4) {
-			err = s.sweep()
+			if err = s.sweep(); err == nil {
+				due = false
+			}
 		}
 		if err != nil && time.Since(complained) >= complaints {
 			complained = time.Now()
-			s.o.Logger.Error("state cannot be written", "dir", s.dir, "err", err)
+			s.o.Logger.Warn("state cannot be written", "dir", s.dir, "err", err)
+		}
+		if err == nil && was != nil {
+			s.o.Logger.Info("state is written again", "dir", s.dir)
 		}
 	}
 }
@@ -62,7 +66,7 @@ func (s *Store) flush() error {
 	} else { // what the disk did not take the last time, and since
 		for k, record := range s.pending {
 			if old, ok := s.flushing[k]; ok {
-				s.octets -= len(k) + len(old)
+				s.octets -= cost(k, old)
 			}
 			s.flushing[k] = record
 		}
@@ -70,18 +74,44 @@ func (s *Store) flush() error {
 	}
 	batch := s.flushing
 	s.mu.Unlock()
-	if len(batch) > 0 {
-		if err := s.update(func(tx *bbolt.Tx) error { return store(tx, batch) }); err != nil {
+	err := s.update(func(tx *bbolt.Tx) error { return store(tx, batch) }, len(batch) == 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing = err != nil
+	close(s.room)
+	s.room = make(chan struct{})
+	if err != nil {
+		return err
+	}
+	for k, record := range batch {
+		s.octets -= cost(k, record)
+	}
+	s.flushing = nil
+	return nil
+}
+
+// update runs a transaction that writes, in a new file if it finds the last to
+// be damaged. One that is empty only sees to it that there is a file. The caller
+// holds disk.
+func (s *Store) update(write func(*bbolt.Tx) error, empty bool) (err error) {
+	for range 2 {
+		var f *file
+		if f, err = s.whole(); err != nil {
+			continue
+		}
+		if empty {
+			return nil
+		}
+		if s.o.fault != nil {
+			if err := s.o.fault(); err != nil {
+				return err
+			}
+		}
+		if err = f.update(write); !errors.Is(err, errDamaged) {
 			return err
 		}
 	}
-	s.mu.Lock()
-	for k, record := range batch {
-		s.octets -= len(k) + len(record)
-	}
-	s.flushing = nil
-	s.mu.Unlock()
-	return nil
+	return err
 }
 
 // store writes a batch in the order of its keys.
@@ -93,22 +123,30 @@ func store(tx *bbolt.Tx, batch map[string][]byte) error {
 	slices.Sort(keys)
 	total := octets(tx)
 	for _, k := range keys {
-		freed, err := drop(tx, []byte(k))
-		if err != nil {
-			return err
-		}
-		total -= freed
-		record := batch[k]
+		key, record := []byte(k), batch[k]
 		if record == nil {
+			freed, err := drop(tx, key)
+			if err != nil {
+				return err
+			}
+			total -= freed
 			continue
 		}
-		if err := tx.Bucket(records).Put([]byte(k), record); err != nil {
+		if old := tx.Bucket(records).Get(key); old != nil {
+			total -= int64(len(key) + len(old))
+			if len(old) >= headLen && !bytes.Equal(old[:headLen], record[:headLen]) {
+				if err := tx.Bucket(ends).Delete(endKey(old, key)); err != nil {
+					return err
+				}
+			}
+		}
+		if err := tx.Bucket(records).Put(key, record); err != nil {
 			return err
 		}
-		if err := tx.Bucket(ends).Put(endKey(record, []byte(k)), nil); err != nil {
+		if err := tx.Bucket(ends).Put(endKey(record, key), nil); err != nil {
 			return err
 		}
-		total += int64(len(k) + len(record))
+		total += int64(len(key) + len(record))
 	}
 	return setOctets(tx, total)
 }
@@ -142,48 +180,4 @@ func octets(tx *bbolt.Tx) int64 {
 
 func setOctets(tx *bbolt.Tx, n int64) error {
 	return tx.Bucket(meta).Put(octetsKey, binary.BigEndian.AppendUint64(nil, uint64(max(n, 0))))
-}
-
-// sweep removes what has ended, and beyond MaxOctets what would end first.
-func (s *Store) sweep() error {
-	if err := s.flush(); err != nil {
-		return err
-	}
-	s.disk.Lock()
-	defer s.disk.Unlock()
-	s.grown.Store(0)
-	now, before := s.o.Now(), int64(0)
-	for more := true; more; {
-		more = false
-		err := s.update(func(tx *bbolt.Tx) error {
-			total := octets(tx)
-			before = max(before, total)
-			c := tx.Bucket(ends).Cursor()
-			var gone [][]byte
-			for k, _ := c.First(); k != nil && len(gone) < sweepStep; k, _ = c.Next() {
-				if len(k) < headLen || now.Before(until(k)) && total <= s.o.MaxOctets {
-					break
-				}
-				total -= int64(len(k) - headLen + len(tx.Bucket(records).Get(k[headLen:])))
-				gone = append(gone, slices.Clone(k))
-			}
-			for _, k := range gone {
-				if _, err := drop(tx, k[headLen:]); err != nil {
-					return err
-				}
-				if err := tx.Bucket(ends).Delete(k); err != nil { // of a record that was not there
-					return err
-				}
-			}
-			more = len(gone) == sweepStep
-			return setOctets(tx, total)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if before > s.o.MaxOctets {
-		s.o.Logger.Warn("state was full: what would have ended first is forgotten", "dir", s.dir, "octets", before, "bound", s.o.MaxOctets)
-	}
-	return nil
 }

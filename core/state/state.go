@@ -10,12 +10,12 @@
 // is not there, at the very time that the caller gives; its room is taken back
 // by a sweep each hour.
 //
-// No call waits for the disk. What is written is kept in memory, and once a
-// second, and at Close, one goroutine puts all of it into the file in one
-// transaction, which is synced: when the power fails or the process is killed,
-// what was written in the last second or two is gone, and nothing older, and the
-// file is whole. That is enough for a greylist, whose client comes back anyway,
-// and it is not enough for mail.
+// No write waits for the disk, unless it is slower than those who write. What is written is kept in memory, and once a
+// second, when it is much, and at Close, one goroutine puts all of it into the
+// file in one transaction, which is synced: when the power fails or the process
+// is killed, what was written in the last second or two is gone, and nothing
+// older, and the file is whole. That is enough for a greylist, whose client comes
+// back anyway, and it is not enough for mail.
 //
 // A disk that is full or broken is tried again each second. Until it takes the
 // transaction, what is written stays in memory, up to 32 MiB; beyond, writes
@@ -23,18 +23,28 @@
 // Options.MaxOctets: beyond, what would expire first is forgotten first, which in
 // a greylist are the clients that never came back.
 //
-// A file that cannot be read is renamed to state.db.broken-TIME, a warning says
-// so, and an empty one is begun: what it held can be learned again, mail cannot
-// wait for it.
+// A file that cannot be read, at the start or later, is renamed to
+// state.db.broken-TIME, a warning says so, and an empty one is begun: what it
+// held can be learned again, mail cannot wait for it.
 //
 // # BUGS
 //
 // MaxOctets is looked at in the sweep, which comes early when a quarter of it has
 // been written; until it is over there may be more. It counts keys and values;
-// the file may be twice as large, and does not shrink.
+// the file may be several times as large, and does not shrink.
 //
-// Damage inside the file is found when it is read: that call fails, a mark is
-// left, and the next start sets the file aside.
+// What memory does not hold is read through a map of the file: a read of what the
+// kernel has not at hand waits for the disk.
+//
+// Open reads the heads of all of the file's pages, so with a large file that the
+// kernel has not at hand it takes seconds. What is wrong later is found when it is
+// read: that call fails, and the file is set aside within a second. Octets that
+// have changed within a key or a value are not found: records have no checksums.
+//
+// Nobody else may write to the file while a Store holds it. Where it is cut short
+// meanwhile, calls that read at that moment may hang. A file that was set aside
+// stays open until the process ends if its damage met a transaction, and nobody
+// removes it.
 package state
 
 import (
@@ -48,8 +58,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/wafermail/wafer/core/policy"
 )
 
@@ -60,8 +68,10 @@ const (
 	MaxTTL   = 90 * 24 * time.Hour // that anything is kept
 )
 
-// maxPending bounds what is not on disk yet, in octets.
-const maxPending = 32 << 20
+const (
+	maxPending = 32 << 20 // octets of memory for what is not on disk yet, about
+	overhead   = 96       // octets of memory that a record takes beyond its key and itself, about
+)
 
 // Errors of calls.
 var (
@@ -82,8 +92,8 @@ type Options struct {
 type Store struct {
 	dir  string
 	o    Options
-	db   *bbolt.DB
 	seed maphash.Seed
+	file atomic.Pointer[file] // nil: the last was damaged, and the disk takes no new one
 
 	grown atomic.Int64  // octets written since the last sweep
 	soon  chan struct{} // asks for a flush
@@ -91,13 +101,15 @@ type Store struct {
 	done  sync.WaitGroup
 
 	keys [64]sync.Mutex // by hash: who reads a record to write it holds its own
-	disk sync.Mutex     // held during a transaction that writes
+	disk sync.Mutex     // held during a transaction that writes, and while file changes
 
 	mu       sync.RWMutex
 	closed   bool
 	pending  map[string][]byte // what was written since the last flush began; nil: deleted
 	flushing map[string][]byte // what the flush under way writes
-	octets   int               // of both
+	octets   int               // cost of both
+	failing  bool              // the last flush did
+	room     chan struct{}     // closed when the next flush has ended
 }
 
 // Kinds of records: the first octet of their keys.
@@ -152,11 +164,11 @@ func (s *Store) Get(_ context.Context, key string, now time.Time) (value []byte,
 	if record == nil {
 		return nil, false, nil
 	}
-	return record[headLen:], true, nil
+	return append([]byte{}, record[headLen:]...), true, nil
 }
 
 // Put keeps value until now+ttl; a ttl of 0 or less deletes it.
-func (s *Store) Put(_ context.Context, key string, value []byte, ttl time.Duration, now time.Time) error {
+func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration, now time.Time) error {
 	k, err := recordKey(kindValue, key)
 	switch {
 	case err != nil:
@@ -174,7 +186,7 @@ func (s *Store) Put(_ context.Context, key string, value []byte, ttl time.Durati
 		record = binary.BigEndian.AppendUint64(make([]byte, 0, headLen+len(value)), uint64(now.Add(ttl).UnixNano()))
 		record = append(record, value...)
 	}
-	if err := s.write(k, record); err != nil {
+	if err := s.write(ctx, k, record); err != nil {
 		return fmt.Errorf("put state: %w", err)
 	}
 	return nil
@@ -182,7 +194,7 @@ func (s *Store) Put(_ context.Context, key string, value []byte, ttl time.Durati
 
 // Seen returns the earlier sightings of key and records one at now. What is not
 // seen for ttl is forgotten.
-func (s *Store) Seen(_ context.Context, key string, ttl time.Duration, now time.Time) (policy.Sighting, error) {
+func (s *Store) Seen(ctx context.Context, key string, ttl time.Duration, now time.Time) (policy.Sighting, error) {
 	k, err := recordKey(kindSighting, key)
 	switch {
 	case err != nil:
@@ -206,75 +218,8 @@ func (s *Store) Seen(_ context.Context, key string, ttl time.Duration, now time.
 	after = binary.BigEndian.AppendUint64(after, uint64(first.UnixNano()))
 	after = binary.BigEndian.AppendUint64(after, uint64(now.UnixNano()))
 	after = binary.BigEndian.AppendUint64(after, uint64(before.Count+1))
-	if err := s.write(k, after); err != nil {
+	if err := s.write(ctx, k, after); err != nil {
 		return policy.Sighting{}, fmt.Errorf("see state: %w", err)
 	}
 	return before, nil
-}
-
-// own is the lock of a key's records.
-func (s *Store) own(k string) *sync.Mutex {
-	return &s.keys[maphash.String(s.seed, k)%uint64(len(s.keys))]
-}
-
-// read returns the record of k if it is there at now, else nil. It belongs to
-// the caller, who must not change it.
-func (s *Store) read(k string, now time.Time) ([]byte, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock() // also keeps Close away
-	if s.closed {
-		return nil, ErrClosed
-	}
-	record, ok := s.pending[k]
-	if !ok {
-		record, ok = s.flushing[k]
-	}
-	if !ok {
-		err := s.guard(func() error {
-			return s.db.View(func(tx *bbolt.Tx) error {
-				if b := tx.Bucket(records); b != nil {
-					record = append([]byte(nil), b.Get([]byte(k))...)
-				}
-				return nil
-			})
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	if len(record) < headLen || !now.Before(until(record)) {
-		return nil, nil
-	}
-	return record, nil
-}
-
-// write keeps record, nil for none, until the next flush.
-func (s *Store) write(k string, record []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return ErrClosed
-	}
-	size := len(k) + len(record)
-	if s.octets+size > maxPending {
-		s.wake()
-		return ErrFull
-	}
-	if old, ok := s.pending[k]; ok {
-		s.octets -= len(k) + len(old)
-	}
-	s.pending[k] = record
-	if s.octets += size; s.octets > maxPending/4 {
-		s.wake()
-	}
-	s.grown.Add(int64(size))
-	return nil
-}
-
-// wake asks for a flush.
-func (s *Store) wake() {
-	select {
-	case s.soon <- struct{}{}:
-	default:
-	}
 }

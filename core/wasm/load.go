@@ -276,11 +276,12 @@ func (p *Plugin) play(ctx context.Context, ev *policy.Event, host policy.Host) (
 		}
 		in.mayPark = t != nil && t.calls < maxParks
 		v, err := p.askWith(ctx, in, ev, host, &limits)
+		if err == nil {
+			return v, nil
+		}
 		var parked parkedError
 		if !errors.As(err, &parked) {
-			if err != nil {
-				p.failed(err)
-			}
+			p.failed(err)
 			return v, err
 		}
 		t.park(ctx, parked.questions, &limits)
