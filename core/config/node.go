@@ -201,14 +201,25 @@ func (n *node) duration(name string, fallback, lo, hi time.Duration) time.Durati
 	return fallback
 }
 
-// parseDuration is time.ParseDuration with days.
+// parseDuration is time.ParseDuration with days in front: "2d", "1d12h".
 func parseDuration(s string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
+	days, rest, ok := strings.Cut(s, "d")
+	if !ok {
+		return time.ParseDuration(s)
 	}
-	return time.ParseDuration(s)
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no number of days", days)
+	}
+	d := time.Duration(n) * 24 * time.Hour
+	if rest == "" {
+		return d, nil
+	}
+	more, err := time.ParseDuration(rest)
+	if err != nil || more < 0 || rest[0] == '+' {
+		return 0, fmt.Errorf("%q is no time after the days", rest)
+	}
+	return d + more, nil
 }
 
 // elements reads a list of strings and the place of each; a single string is a

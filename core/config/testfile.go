@@ -245,6 +245,9 @@ func (r *reader) steps(file, t *node) []Step {
 			r.fault(n.at("same_session"), "the first step has no session to go on with", "Leave the line out.")
 		}
 		if g := n.only("given"); g != nil {
+			if s.SameSession {
+				r.settled(g)
+			}
 			r.given(g, &s.Given)
 		}
 		s.Expect = r.expect(n.only("expect"), at, n.what)
@@ -260,4 +263,16 @@ func (r *reader) steps(file, t *node) []Step {
 	}
 	t.done()
 	return steps
+}
+
+// settled reports what a step of a session that has begun cannot give any more.
+func (r *reader) settled(n *node) {
+	for _, key := range []string{
+		"policy", "door", "hostname", "client", "port", "client_name", "reverse_name", "trusted", "early_talker",
+		"tls", "helo", "extended", "user", "mechanism", "auth_ok", "clock",
+	} {
+		if a := n.body.Attributes[key]; a != nil {
+			r.fault(a.NameRange, key+" was settled when the session began", "A step with same_session is another mail: give sender, rcpt, size and message, or leave same_session out.")
+		}
+	}
 }

@@ -159,3 +159,14 @@ test "not a block" {
   each {
   }
 }
+
+test "another client in the same session" {
+  step "one" {
+    expect { code = 250 }
+  }
+  step "two" {
+    same_session = true
+    given { client = "192.0.2.2" }
+    expect { code = 250 }
+  }
+}
