@@ -1,6 +1,8 @@
 package wasm
 
 import (
+	"runtime"
+	"runtime/metrics"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +19,8 @@ const idleTicks = 200
 // watchdog raises the stop flag of calls that are late. Fuel ends a call that
 // only computes, and always at the same instruction; the watchdog is there for
 // the time that fuel does not see. It counts its own ticks rather than the
-// clock's, so that a machine that stood still does not condemn anybody.
+// clock's, so that a machine that stood still does not condemn anybody, and a
+// tick that many goroutines had to share counts for the part that each could get.
 //
 // One goroutine serves all instances of a Host. It sleeps while nothing is
 // called.
@@ -29,10 +32,13 @@ type watchdog struct {
 
 	mu      sync.Mutex
 	watched map[*guard]struct{}
+
+	queued []metrics.Sample // goroutines that could run and do not
 }
 
 func newWatchdog() *watchdog {
-	w := &watchdog{wake: make(chan struct{}, 1), quit: make(chan struct{}), watched: make(map[*guard]struct{})}
+	w := &watchdog{wake: make(chan struct{}, 1), quit: make(chan struct{}), watched: make(map[*guard]struct{}),
+		queued: []metrics.Sample{{Name: "/sched/goroutines/runnable:goroutines"}}}
 	w.done.Go(w.run)
 	return w
 }
@@ -81,13 +87,23 @@ func (w *watchdog) run() {
 func (w *watchdog) look(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	busy := false
+	share, busy := w.share(), false
 	for g := range w.watched {
-		if g.tick(now) {
+		if g.tick(now, share) {
 			busy = true
 		}
 	}
 	return busy
+}
+
+// share is the part of a tick that a goroutine which wanted all of it could have.
+func (w *watchdog) share() time.Duration {
+	metrics.Read(w.queued)
+	cores := uint64(runtime.GOMAXPROCS(0))
+	if w.queued[0].Value.Kind() != metrics.KindUint64 {
+		return tick
+	}
+	return tick * time.Duration(cores) / time.Duration(cores+w.queued[0].Value.Uint64())
 }
 
 // rouse makes sure that the watchdog is awake.
@@ -107,8 +123,8 @@ type guard struct {
 	mu      sync.Mutex
 	running bool
 	io      bool // in a host call that waits
-	ticks   int  // seen while running and not in io
-	cpu     int  // ticks allowed
+	used    time.Duration // of ticks seen while running and not in io
+	cpu     time.Duration // allowed
 	wall    time.Duration
 	since   time.Time // first tick of this call
 	late    string    // why the flag was raised
@@ -116,8 +132,8 @@ type guard struct {
 
 func (g *guard) begin(cpu, wall time.Duration) {
 	g.mu.Lock()
-	g.running, g.io, g.ticks, g.late = true, false, 0, ""
-	g.cpu, g.wall, g.since = int(cpu/tick)+1, wall, time.Time{}
+	g.running, g.io, g.used, g.late = true, false, 0, ""
+	g.cpu, g.wall, g.since = cpu, wall, time.Time{}
 	g.stop.Set(0)
 	g.mu.Unlock()
 }
@@ -144,7 +160,7 @@ func (g *guard) stopped() bool {
 	return g.late != ""
 }
 
-func (g *guard) tick(now time.Time) bool {
+func (g *guard) tick(now time.Time, share time.Duration) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.running {
@@ -154,14 +170,14 @@ func (g *guard) tick(now time.Time) bool {
 		g.since = now
 	}
 	if !g.io {
-		g.ticks++
+		g.used += share
 	}
 	if g.late != "" {
 		return true
 	}
 	switch {
-	case g.ticks > g.cpu:
-		g.late = "computed for more than " + (time.Duration(g.cpu-1) * tick).String()
+	case g.used > g.cpu+tick:
+		g.late = "computed for more than " + g.cpu.String()
 	case now.Sub(g.since) > g.wall:
 		g.late = "took longer than " + g.wall.String()
 	default:
