@@ -36,6 +36,7 @@ import (
 	"github.com/wafermail/wafer/core/config"
 	"github.com/wafermail/wafer/core/decisions"
 	"github.com/wafermail/wafer/core/dns"
+	"github.com/wafermail/wafer/core/durable"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
 	"github.com/wafermail/wafer/core/policy"
@@ -62,7 +63,7 @@ type Server struct {
 	host     *wasm.Host
 	dns      dns.Resolver // nil: no resolver on this machine
 	auth     *auth.Service
-	barrier  *maildir.Barrier
+	barrier  *durable.Barrier
 	deliver  *maildir.Deliverer
 	pool     *maildir.Pool
 	registry *smtpd.Registry
@@ -188,7 +189,7 @@ func (s *Server) openState(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.barrier, err = maildir.NewBarrier(maildir.SyncMode(c.Sync)); err != nil {
+	if s.barrier, err = durable.NewBarrier(durable.SyncMode(c.Sync)); err != nil {
 		return err
 	}
 	s.opened(s.barrier.Close)

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/wafermail/wafer/core/durable"
 )
 
 // bigFolder makes a Maildir with n messages of 4 KiB as wafer or Dovecot name them.
@@ -138,7 +140,7 @@ func BenchmarkAppend(b *testing.B) {
 	body := strings.Repeat("0123456789abcdef0123456789abcdef0123456789abcdef01234567890123\r\n", 64)
 	for _, par := range []int{1, 8} {
 		b.Run(fmt.Sprintf("sessions=%d", par), func(b *testing.B) {
-			bar, err := NewBarrier(SyncAuto)
+			bar, err := durable.NewBarrier(durable.SyncAuto)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/wafermail/wafer/core/durable"
 )
 
 // The commit log lets one barrier make a delivery durable instead of two.
@@ -180,7 +182,7 @@ func (l *commitLog) begin() error {
 	if err != nil {
 		return fmt.Errorf("open commit log: %w", err)
 	}
-	head := commitHeader + bootID() + "\n"
+	head := commitHeader + durable.BootID() + "\n"
 	if _, err := f.WriteString(head); err != nil {
 		return errors.Join(fmt.Errorf("write commit log: %w", err), f.Close(), os.Remove(name))
 	}
@@ -290,7 +292,7 @@ func readSegment(r io.Reader) (cs []commit, sameBoot bool, err error) {
 			if !ok {
 				return nil, false, nil // torn before its first barrier
 			}
-			sameBoot = boot != "" && boot == bootID()
+			sameBoot = boot != "" && boot == durable.BootID()
 			continue
 		}
 		c, err := parseCommit(line)

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/wafermail/wafer/core/durable"
 )
 
 // Target is one mailbox that a message goes to.
@@ -32,7 +34,7 @@ func (t Target) dir() string {
 type DelivererOptions struct {
 	State    string                       // directory of the commit log; made if missing
 	Hostname string                       // goes into file names
-	Barrier  *Barrier                     // shared with everything else that writes mail
+	Barrier  *durable.Barrier             // shared with everything else that writes mail
 	UID, GID int                          // owner of files and directories made; -1 leaves them alone
 	Notify   func(maildir, folder string) // called for each mailbox that has a new message; may be nil
 	Logger   *slog.Logger

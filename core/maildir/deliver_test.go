@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/wafermail/wafer/core/durable"
 )
 
 // world is a state directory, some Maildirs and a deliverer over a disk whose
@@ -22,7 +24,7 @@ import (
 type world struct {
 	t     *testing.T
 	root  string
-	sync  *Barrier
+	sync  *durable.Barrier
 	syncs atomic.Int64
 	step  atomic.Int64 // disk operations and barriers so far
 	fail  int64        // the step that fails; 0: none
@@ -31,28 +33,20 @@ type world struct {
 
 var errInjected = errors.New("injected fault")
 
-func newWorld(t *testing.T, mode SyncMode) *world {
+func newWorld(t *testing.T, mode durable.SyncMode) *world {
 	w := &world{t: t, root: t.TempDir()}
-	b, err := NewBarrier(mode)
+	b, err := durable.NewBarrier(mode)
 	if err != nil {
 		t.Skipf("this system has no %s barrier: %v", mode, err)
 	}
 	w.sync = b
 	t.Cleanup(func() { b.Close() })
-	wide, one := b.wide, b.fsync
-	b.wide = func(f *os.File) error {
+	b.Before = func() error {
 		w.syncs.Add(1)
 		if w.hit() {
 			return errInjected
 		}
-		return wide(f)
-	}
-	b.fsync = func(p string) error {
-		w.syncs.Add(1)
-		if w.hit() {
-			return errInjected
-		}
-		return one(p)
+		return nil
 	}
 	w.open()
 	return w
@@ -189,7 +183,7 @@ func TestDeliver(t *testing.T) {
 		{"exactly the memory", strings.Repeat("x", draftMemory), map[string]string{"ann": ""}},
 		{"large", big, map[string]string{"ann": "X: 1\r\n", "bob": "X: 1\r\n"}},
 	}
-	for _, mode := range []SyncMode{SyncFS, SyncFile} {
+	for _, mode := range []durable.SyncMode{durable.SyncFS, durable.SyncFile} {
 		for _, row := range rows {
 			t.Run(string(mode)+"/"+row.name, func(t *testing.T) {
 				w := newWorld(t, mode)
@@ -225,7 +219,7 @@ func TestDeliver(t *testing.T) {
 }
 
 func TestDeliverToFolder(t *testing.T) {
-	w := newWorld(t, SyncAuto)
+	w := newWorld(t, durable.SyncAuto)
 	if err := w.send("x\r\n", "", Target{Maildir: w.box("ann"), Folder: "Junk"}); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +237,7 @@ func TestDeliverToFolder(t *testing.T) {
 // after a retry where a rename failed.
 func TestDeliverFaults(t *testing.T) {
 	for _, size := range []int{100, draftMemory * 2} {
-		for _, mode := range []SyncMode{SyncFS, SyncFile} {
+		for _, mode := range []durable.SyncMode{durable.SyncFS, durable.SyncFile} {
 			for fail := int64(1); ; fail++ {
 				w := newWorld(t, mode)
 				boxes := []string{"ann", "bob", "eve"}
@@ -322,7 +316,7 @@ func TestRecover(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			w := newWorld(t, SyncAuto)
+			w := newWorld(t, durable.SyncAuto)
 			if err := w.d.Ensure(Target{Maildir: w.box("ann")}); err != nil {
 				t.Fatal(err)
 			}
@@ -340,7 +334,7 @@ func TestRecover(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			boot := bootID()
+			boot := durable.BootID()
 			if row.boot == "other" {
 				boot = "00000000-0000-0000-0000-000000000000"
 			}
@@ -367,7 +361,7 @@ func TestRecover(t *testing.T) {
 // TestOwedSurvivesRestart keeps a message for a mailbox that cannot take it,
 // through restarts, until it can.
 func TestOwedSurvivesRestart(t *testing.T) {
-	w := newWorld(t, SyncAuto)
+	w := newWorld(t, durable.SyncAuto)
 	targets := []Target{{Maildir: w.box("ann")}, {Maildir: w.box("bob")}}
 	for _, tg := range targets {
 		if err := w.d.Ensure(tg); err != nil {
@@ -391,7 +385,7 @@ func TestOwedSurvivesRestart(t *testing.T) {
 }
 
 func TestSegmentsAreRemoved(t *testing.T) {
-	w := newWorld(t, SyncAuto)
+	w := newWorld(t, durable.SyncAuto)
 	w.d.log.limit = 500
 	var wg sync.WaitGroup
 	for g := range 4 {
@@ -439,7 +433,7 @@ func BenchmarkDeliver(b *testing.B) {
 	for _, conns := range []int{1, 10, 50} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			root := b.TempDir()
-			bar, err := NewBarrier(SyncAuto)
+			bar, err := durable.NewBarrier(durable.SyncAuto)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -140,7 +140,7 @@ func (d *Deliverer) write(dr *Draft, targets []Target, trace []byte) (copies []f
 	for _, t := range targets {
 		dev := uint64(0)
 		if len(targets) > 1 {
-			if dev, err = d.o.Barrier.device(t.dir()); err != nil {
+			if dev, err = d.o.Barrier.Device(t.dir()); err != nil {
 				return copies, err
 			}
 		}

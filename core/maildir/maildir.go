@@ -48,6 +48,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/wafermail/wafer/core/durable"
 )
 
 // Errors that callers branch on.
@@ -74,7 +76,7 @@ type Options struct {
 	// Barrier makes writes durable. If it is nil, Sync is called for each path
 	// that must be: it returns when everything written before to that path (and,
 	// where it can, to its file system) is durable. If both are nil, fsync(2) is used.
-	Barrier *Barrier
+	Barrier *durable.Barrier
 	Sync    func(path string) error
 
 	// Owed reports whether a file in a tmp/ is a message that was acknowledged and
@@ -136,7 +138,7 @@ func (p *Pool) barrier() func(paths ...string) error {
 	}
 	one := p.o.Sync
 	if one == nil {
-		one = fsyncPath
+		one = durable.SyncPath
 	}
 	return func(paths ...string) error {
 		for _, path := range paths {

@@ -122,7 +122,7 @@ type guard struct {
 
 	mu      sync.Mutex
 	running bool
-	io      bool // in a host call that waits
+	io      bool          // in a host call that waits
 	used    time.Duration // of ticks seen while running and not in io
 	cpu     time.Duration // allowed
 	wall    time.Duration

@@ -1,4 +1,4 @@
-package maildir
+package durable
 
 import (
 	"fmt"
@@ -28,7 +28,8 @@ func syncWide(dir *os.File) error {
 	return nil
 }
 
-func deviceOf(path string) (uint64, error) {
+// DeviceOf says which file system holds path.
+func DeviceOf(path string) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
@@ -36,9 +37,9 @@ func deviceOf(path string) (uint64, error) {
 	return st.Dev, nil
 }
 
-// bootID names the time since the kernel started. While it stays the same, what
+// BootID names the time since the kernel started. While it stays the same, what
 // a killed process had written is still there.
-func bootID() string {
+func BootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil || len(b) < 36 {
 		return ""
