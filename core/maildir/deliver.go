@@ -181,7 +181,7 @@ func (d *Deliverer) Begin(targets []Target) (*Draft, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("begin a message without recipients")
 	}
-	return &Draft{d: d, dir: targets[0].dir()}, nil
+	return d.newDraft(targets[0].dir()), nil
 }
 
 // Deliver makes the draft's message durable in every target: above it stand

@@ -31,6 +31,12 @@ type world struct {
 	d     *Deliverer
 }
 
+// Sizes at which package spill begins something new.
+const (
+	draftChunk  = 32 << 10
+	draftMemory = 128 << 10
+)
+
 var errInjected = errors.New("injected fault")
 
 func newWorld(t *testing.T, mode durable.SyncMode) *world {

@@ -7,119 +7,43 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
-)
 
-const (
-	draftChunk  = 32 << 10
-	draftMemory = 128 << 10 // octets of a message that are held before a file is begun
+	"github.com/wafermail/wafer/core/spill"
 )
-
-var draftChunks = sync.Pool{New: func() any { return new([draftChunk]byte) }}
 
 // Draft is a message that is being received. A small one is held in memory and
 // written once, with its trace fields, when it is delivered; a larger one goes
 // to a file in the first recipient's tmp/ as it arrives. It is an io.Writer and
 // an io.ReaderAt over what was written, for one goroutine.
 type Draft struct {
-	d      *Deliverer
-	dir    string // Maildir for the spill file
-	chunks []*[draftChunk]byte
-	size   int64
-	spill  file
-	path   string
-	err    error // first write error: the draft is lost
+	spill.Buffer
+	d    *Deliverer
+	path string // of the file
 }
 
-// Size is the number of octets written.
-func (dr *Draft) Size() int64 { return dr.size }
-
-// Write adds p to the message. After an error the draft cannot be delivered.
-func (dr *Draft) Write(p []byte) (int, error) {
-	if dr.err != nil {
-		return 0, dr.err
-	}
-	if dr.spill == nil && dr.size+int64(len(p)) > draftMemory {
-		if dr.err = dr.toFile(); dr.err != nil {
-			return 0, dr.err
+func (d *Deliverer) newDraft(dir string) *Draft {
+	dr := &Draft{d: d}
+	dr.Open = func() (spill.File, error) {
+		dr.path = filepath.Join(dir, "tmp", d.names.base(d.o.Now()))
+		f, err := d.disk.create(dr.path)
+		if err != nil {
+			return nil, err // not a nil *os.File in an interface
 		}
+		return f, nil
 	}
-	if dr.spill != nil {
-		n, err := dr.spill.Write(p)
-		dr.size += int64(n)
-		dr.err = err
-		return n, err
-	}
-	for done := 0; done < len(p); {
-		off := int(dr.size % draftChunk)
-		if off == 0 {
-			dr.chunks = append(dr.chunks, draftChunks.Get().(*[draftChunk]byte))
-		}
-		n := copy(dr.chunks[len(dr.chunks)-1][off:], p[done:])
-		dr.size += int64(n)
-		done += n
-	}
-	return len(p), nil
-}
-
-// toFile moves what is in memory to a file.
-func (dr *Draft) toFile() error {
-	dr.path = filepath.Join(dr.dir, "tmp", dr.d.names.base(dr.d.o.Now()))
-	f, err := dr.d.disk.create(dr.path)
-	if err != nil {
-		return err
-	}
-	dr.spill = f
-	err = dr.writeChunks(f)
-	dr.freeChunks()
-	return err
-}
-
-func (dr *Draft) writeChunks(w io.Writer) error {
-	for left, i := dr.size, 0; left > 0; i++ {
-		n := min(left, draftChunk)
-		if _, err := w.Write(dr.chunks[i][:n]); err != nil {
-			return err
-		}
-		left -= n
-	}
-	return nil
-}
-
-func (dr *Draft) freeChunks() {
-	for _, c := range dr.chunks {
-		draftChunks.Put(c)
-	}
-	dr.chunks = nil
-}
-
-// ReadAt reads octets of the message as written.
-func (dr *Draft) ReadAt(p []byte, off int64) (n int, err error) {
-	if dr.spill != nil {
-		return dr.spill.ReadAt(p, off)
-	}
-	for n < len(p) && off < dr.size {
-		end := min(int64(draftChunk), dr.size-off/draftChunk*draftChunk)
-		k := copy(p[n:], dr.chunks[off/draftChunk][off%draftChunk:end])
-		n, off = n+k, off+int64(k)
-	}
-	if n < len(p) {
-		err = io.EOF
-	}
-	return n, err
+	return dr
 }
 
 // Close forgets the draft. It may be called at any time and again.
 func (dr *Draft) Close() {
-	dr.freeChunks()
-	if dr.spill == nil {
+	filed := dr.File() != nil
+	_ = dr.Buffer.Close() // its data is not wanted
+	if !filed {
 		return
 	}
-	_ = dr.spill.Close() // its data is not wanted
 	if err := dr.d.disk.remove(dr.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		dr.d.o.Logger.Warn("could not remove a draft", "file", dr.path, "err", err)
 	}
-	dr.spill = nil
 }
 
 // fileCopy is a finished file in some tmp/ and what is to become of it.
@@ -129,8 +53,8 @@ type fileCopy struct{ commit }
 // for octet, and lie on the same file system. On error the copies that it
 // returns are to be removed.
 func (d *Deliverer) write(dr *Draft, targets []Target, trace []byte) (copies []fileCopy, err error) {
-	if dr.err != nil {
-		return nil, dr.err
+	if err := dr.Err(); err != nil {
+		return nil, err
 	}
 	type sameFile struct {
 		dev    uint64
@@ -165,7 +89,7 @@ func (d *Deliverer) write(dr *Draft, targets []Target, trace []byte) (copies []f
 // tmp/. On error nothing is left of it.
 func (d *Deliverer) writeOne(dr *Draft, t Target, trace []byte) (c commit, err error) {
 	c.file = filepath.Join(t.dir(), "tmp", d.names.base(d.o.Now()))
-	c.size = int64(len(t.Header)+len(trace)) + dr.size
+	c.size = int64(len(t.Header)+len(trace)) + dr.Size()
 	f, err := d.disk.create(c.file)
 	if err != nil {
 		return c, err
@@ -184,28 +108,17 @@ func (d *Deliverer) writeOne(dr *Draft, t Target, trace []byte) (c commit, err e
 			return c, err
 		}
 	}
-	c.sum = crc32.Update(crc32.Checksum(t.Header, castagnoli), castagnoli, trace)
-	if dr.spill != nil {
-		if _, err := f.Write(append(t.Header[:len(t.Header):len(t.Header)], trace...)); err != nil {
+	w := spill.Gather(f)
+	sum := io.MultiWriter(w, (*running)(&c.sum))
+	for _, part := range [][]byte{t.Header, trace} {
+		if _, err := sum.Write(part); err != nil {
 			return c, err
 		}
-		_, err := io.Copy(f, io.TeeReader(io.NewSectionReader(dr.spill, 0, dr.size), (*running)(&c.sum)))
+	}
+	if _, err := dr.WriteTo(sum); err != nil {
 		return c, err
 	}
-	// One write for header, trace and the first octets: small mail is one system call.
-	buf := draftChunks.Get().(*[draftChunk]byte)
-	defer draftChunks.Put(buf)
-	w := onceWriter{w: f, b: buf[:0]}
-	w.put(t.Header)
-	w.put(trace)
-	for left, i := dr.size, 0; left > 0; i++ {
-		n := min(left, draftChunk)
-		part := dr.chunks[i][:n]
-		c.sum = crc32.Update(c.sum, castagnoli, part)
-		w.put(part)
-		left -= n
-	}
-	return c, w.flush()
+	return c, w.Flush()
 }
 
 // running is a CRC-32C that goes on from an earlier one.
@@ -214,31 +127,6 @@ type running uint32
 func (r *running) Write(p []byte) (int, error) {
 	*r = running(crc32.Update(uint32(*r), castagnoli, p))
 	return len(p), nil
-}
-
-// onceWriter gathers up to a chunk before it writes.
-type onceWriter struct {
-	w   io.Writer
-	b   []byte
-	err error
-}
-
-func (o *onceWriter) put(p []byte) {
-	for len(p) > 0 && o.err == nil {
-		n := copy(o.b[len(o.b):cap(o.b)], p)
-		o.b = o.b[:len(o.b)+n]
-		if p = p[n:]; len(o.b) == cap(o.b) {
-			o.err = o.flush()
-		}
-	}
-}
-
-func (o *onceWriter) flush() error {
-	if o.err == nil && len(o.b) > 0 {
-		_, o.err = o.w.Write(o.b)
-		o.b = o.b[:0]
-	}
-	return o.err
 }
 
 // copyTo delivers to a place that cannot be linked to: a copy in its own tmp/,
