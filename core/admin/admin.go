@@ -22,6 +22,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/wafermail/wafer/core/queue"
 )
 
 // SocketName is the socket's name in the state directory.
@@ -101,6 +103,7 @@ type Config struct {
 	State   string // directory of the socket
 	Status  func() Status
 	Memory  Memory       // nil: there is none
+	Queue   *queue.Queue // nil: there is none
 	Metrics http.Handler // nil: there are none
 	Logger  *slog.Logger
 }
@@ -159,6 +162,9 @@ func Listen(c Config) (*Server, error) {
 			answer(w, map[string]int{"forgotten": n}, err)
 		})
 	}
+	if c.Queue != nil {
+		serveQueue(mux, c.Queue, answer)
+	}
 	if c.Metrics != nil {
 		mux.Handle("GET /metrics", c.Metrics)
 	}
@@ -197,7 +203,16 @@ func Delete(ctx context.Context, state, path string) ([]byte, error) {
 	return do(ctx, http.MethodDelete, state, path)
 }
 
-func do(ctx context.Context, method, state, path string) ([]byte, error) {
+func do(ctx context.Context, method, state, path string) (b []byte, err error) {
+	err = stream(ctx, method, state, path, func(r io.Reader) error {
+		b, err = io.ReadAll(io.LimitReader(r, maxAnswer))
+		return err
+	})
+	return b, err
+}
+
+// stream sends a request and hands the answer's body to read.
+func stream(ctx context.Context, method, state, path string, read func(io.Reader) error) error {
 	sock := filepath.Join(state, SocketName)
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -208,23 +223,23 @@ func do(ctx context.Context, method, state, path string) ([]byte, error) {
 	}}
 	req, err := http.NewRequestWithContext(ctx, method, "http://wafer"+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s does not answer (%v)", ErrNotRunning, sock, err)
+		return fmt.Errorf("%w: %s does not answer (%v)", ErrNotRunning, sock, err)
 	}
 	defer resp.Body.Close() // only read
+	if resp.StatusCode == http.StatusOK {
+		return read(resp.Body)
+	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		var fault struct{ Error string }
-		if json.Unmarshal(b, &fault) == nil && fault.Error != "" {
-			return nil, fmt.Errorf("ask %s: %s", path, fault.Error)
-		}
-		return nil, fmt.Errorf("ask %s: %s", path, resp.Status)
+	var fault struct{ Error string }
+	if json.Unmarshal(b, &fault) == nil && fault.Error != "" {
+		return fmt.Errorf("ask %s: %s", path, fault.Error)
 	}
-	return b, nil
+	return fmt.Errorf("ask %s: %s", path, resp.Status)
 }

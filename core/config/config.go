@@ -43,6 +43,8 @@ type Config struct {
 	Proxy   []netip.Prefix // must send a PROXY header
 	XClient []netip.Prefix // may use XCLIENT
 
+	Sending Sending // mail for other hosts
+
 	Limits Limits
 	Log    Log
 	RunAs  RunAs

@@ -59,7 +59,7 @@ var frames = []frame{
 		{"maildir", `"/var/mail/%d/%n"`, `"/var/mail/%d"`, "every user would share one Maildir"},
 		{"users", `"files/users"`, `"files/nobody"`, "users cannot be read"},
 		{"aliases", `{ sales = ["ann"] }`, `{ sales = [] }`, `alias "sales" is not a list`},
-		{"catch_all", `"ann"`, `"ann@elsewhere.example"`, "catch_all leads to another host"},
+		{"catch_all", `"ann"`, `"ann@"`, "catch_all leads to"},
 		{"separator", `"-"`, `"@"`, "separator must be one character"},
 	}},
 	{`listener "mx"`, frameHost + frameTLS + frameDomain + "listener \"mx\" {\n", "}\n", []keyCase{

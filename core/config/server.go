@@ -34,6 +34,7 @@ func (r *reader) server(c *Config, n *node) {
 		l, places := r.listener(n, name, at, c.TLS != nil)
 		c.Listeners, r.listeners = append(c.Listeners, l), append(r.listeners, places)
 	})
+	r.sending(c, n)
 	c.Limits = r.limits(n.only("limits"))
 	c.Log = r.log(n.only("log"))
 	c.RunAs = r.runAs(n.only("run_as"))
@@ -118,11 +119,8 @@ func (r *reader) together(c *Config, n *node) {
 	}
 	for i, d := range c.Domains {
 		check := func(to, where string, at hcl.Range) {
-			p, err := mail.ParsePath(to, true)
-			if err != nil {
+			if _, err := mail.ParsePath(to, true); err != nil {
 				r.fault(at, where+" leads to "+strconv.Quote(to), "That is no address: "+err.Error()+".")
-			} else if keys[mail.DomainKey(p.Domain())] == "" {
-				r.fault(at, where+" leads to another host: "+to, "This version does not send mail to other hosts. Name a mailbox of one of the domains here.")
 			}
 		}
 		for _, local := range slices.Sorted(maps.Keys(d.Aliases)) {
