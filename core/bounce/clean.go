@@ -10,7 +10,7 @@ import (
 
 // Bounds of what other hosts and senders wrote, in octets.
 const (
-	maxField = 1000
+	maxField = 900
 	maxReply = 4000
 )
 
