@@ -27,7 +27,7 @@ type userCmd struct {
 type userAddCmd struct {
 	configFlag
 	User   string `arg:"" help:"Address: local@domain."`
-	Scheme string `default:"ARGON2ID" help:"Scheme of the password's hash (${default})."`
+	Scheme string `default:"SCRAM-SHA-256" help:"Scheme of the password's hash (${default}, which serves all ways to log in; others leave out SCRAM)."`
 }
 
 // Run adds the user.
@@ -49,7 +49,7 @@ func (c *userAddCmd) Run(std streams) error {
 type userPasswdCmd struct {
 	configFlag
 	User   string `arg:"" help:"Address: local@domain."`
-	Scheme string `default:"ARGON2ID" help:"Scheme of the password's hash (${default})."`
+	Scheme string `default:"SCRAM-SHA-256" help:"Scheme of the password's hash (${default}, which serves all ways to log in; others leave out SCRAM)."`
 }
 
 // Run changes the password.

@@ -2,7 +2,9 @@
 // speaks the server's side of SASL, and slows down those who guess.
 //
 // A Service answers every door. Login checks a name and a password; Start opens
-// a SASL exchange (PLAIN, RFC 4616, and LOGIN) that ends in the same check.
+// a SASL exchange: PLAIN (RFC 4616) and LOGIN, which end in the same check, and
+// SCRAM-SHA-256 (RFC 5802, RFC 7677), in which the password stays at home. Over
+// TLS there is SCRAM-SHA-256-PLUS too, which is bound to the connection.
 // Users come from anything that looks a name up: a File in Dovecot's
 // passwd-file syntax, or Domains, which holds one File for each mail domain.
 //
@@ -12,13 +14,21 @@
 // logins nor a strange users file exhaust the machine. Clients that open many
 // connections cost one hashing, because a success is remembered for some
 // minutes under a keyed digest; the password itself is never kept. Passwords
-// and SASL responses never reach an error or a log.
+// and SASL responses never reach an error or a log. To SCRAM every name has a
+// salt: those who do not exist, or have no keys, have one that is always the
+// same, and fail at the end like a wrong password.
 //
 // # BUGS
 //
-// Passwords are compared octet by octet: neither SASLprep (RFC 4013) nor
-// PRECIS (RFC 8265) is applied, as in Dovecot, so two ways of typing "é" are
-// two passwords. Of a passwd-file's extra fields only nologin and allow_nets
+// SCRAM needs keys, which {SCRAM-SHA-256} hashes have and {PLAIN} passwords give:
+// a client that insists on SCRAM does not get in with a bcrypt hash once somebody
+// else has keys; Config.Mechanisms can leave SCRAM out. SASLprep (RFC 4013) is
+// applied to passwords with SCRAM hashes, to others nothing, as in Dovecot, so
+// there two ways of typing "é" are two passwords. A program that tries one old
+// password again and again by SCRAM is counted each time, since its responses
+// are never the same. On a resumed TLS connection, -PLUS can be bound by
+// tls-exporter only. SCRAM tells everybody the rounds of a user's keys: where a
+// file has several numbers, the rare ones belong to users who exist. Of a passwd-file's extra fields only nologin and allow_nets
 // are obeyed; fields that would weaken a login are refused. The time of a login
 // shows which hash a users file uses most, and a file that mixes schemes lets
 // an observer tell users with a rare scheme from unknown ones.
@@ -51,6 +61,7 @@ type Peer struct {
 	Addr     netip.Addr
 	Protocol string // "smtp", "imap", "pop3"
 	TLS      bool
+	Channel  Channel // see ChannelOf
 }
 
 // Identity is who somebody turned out to be.
@@ -71,6 +82,16 @@ type Decoyer interface {
 	Decoy(user string) string
 }
 
+// KeyDecoyer is implemented by Users that know the SCRAM keys of their users.
+type KeyDecoyer interface {
+	// DecoyKeys says what most keys look like where user would be: his canonical
+	// name, though he need not exist, the rounds, and the octets of the salt.
+	DecoyKeys(user string) (name string, rounds, salt int)
+	// HasKeys reports whether anybody can use SCRAM. Where nobody can, it is not
+	// offered, since clients that prefer it could not log in at all.
+	HasKeys() bool
+}
+
 // Config is what a Service is made of.
 type Config struct {
 	Users         Users
@@ -78,6 +99,12 @@ type Config struct {
 	Now           func() time.Time // nil: time.Now
 	Logger        *slog.Logger     // nil: no log
 	MaxConcurrent int              // hashings at once, 0: one for each processor
+	// Mechanisms are offered, the best one first. nil: all, see Mechanisms.
+	Mechanisms []string
+	// Secret is what the salts of users who do not exist are made of. With the
+	// same one after a restart, a restart does not tell them from others. nil: a
+	// new one.
+	Secret []byte
 }
 
 // Service checks logins. It is safe for concurrent use.
@@ -88,6 +115,8 @@ type Service struct {
 	slots    chan struct{}
 	recent   *recent
 	decoy    string // for Users that have none
+	offers   []string
+	secret   []byte
 }
 
 // NewService returns a Service. Its throttle and memory of recent successes
@@ -105,6 +134,12 @@ func NewService(c Config) *Service {
 	if c.MaxConcurrent <= 0 {
 		c.MaxConcurrent = runtime.GOMAXPROCS(0)
 	}
+	if c.Mechanisms == nil {
+		c.Mechanisms = Mechanisms()
+	}
+	if len(c.Secret) == 0 {
+		c.Secret = random(32)
+	}
 	return &Service{
 		users:    c.Users,
 		throttle: c.Throttle,
@@ -112,6 +147,8 @@ func NewService(c Config) *Service {
 		slots:    make(chan struct{}, c.MaxConcurrent),
 		recent:   newRecent(c.Now),
 		decoy:    newDecoy(),
+		offers:   c.Mechanisms,
+		secret:   c.Secret,
 	}
 }
 
@@ -123,9 +160,6 @@ func (s *Service) With(users Users) *Service {
 	t.users = users
 	return &t
 }
-
-// Mechanisms returns the SASL mechanisms that Start knows, the best one first.
-func (s *Service) Mechanisms() []string { return []string{"PLAIN", "LOGIN"} }
 
 // Login checks user's password. First it waits the delay that earlier failures
 // of this peer and this user have earned, up to 15 seconds, or until ctx ends.

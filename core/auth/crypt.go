@@ -94,11 +94,6 @@ func hashArgon2(password string) string {
 	return a.String()
 }
 
-// newDecoy is a hash of the default cost that no password matches.
-func newDecoy() string {
-	return argon{id: true, memory: newArgon2Memory, passes: newArgon2Passes, lanes: 1, salt: random(16), key: random(32)}.String()
-}
-
 func (a argon) derive(password string) []byte {
 	f := argon2.Key
 	if a.id {

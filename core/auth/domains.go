@@ -53,6 +53,28 @@ func (d *Domains) Decoy(user string) string {
 	return newDecoy()
 }
 
+// DecoyKeys implements KeyDecoyer.
+func (d *Domains) DecoyKeys(user string) (name string, rounds, salt int) {
+	if f, user := d.find(user); f != nil {
+		return f.DecoyKeys(user)
+	}
+	if f := d.File(d.Default); f != nil {
+		_, rounds, salt = f.DecoyKeys(user)
+		return canonicalName(user), rounds, salt
+	}
+	return canonicalName(user), newSCRAMRounds, newSCRAMSalt
+}
+
+// HasKeys implements KeyDecoyer.
+func (d *Domains) HasKeys() bool {
+	for _, f := range d.files {
+		if f.HasKeys() {
+			return true
+		}
+	}
+	return false
+}
+
 func (d *Domains) find(user string) (*File, string) {
 	_, domain, ok := cutLast(user)
 	if !ok {

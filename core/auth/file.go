@@ -135,6 +135,15 @@ func (f *File) Decoy(string) string {
 	return newDecoy()
 }
 
+// DecoyKeys implements KeyDecoyer.
+func (f *File) DecoyKeys(user string) (name string, rounds, salt int) {
+	s := f.current().shape
+	return f.key(user), s.rounds, s.salt
+}
+
+// HasKeys implements KeyDecoyer.
+func (f *File) HasKeys() bool { return f.current().keys > 0 }
+
 // Problems lists the mistakes in the file as it is on disk now. While there are
 // any, users are those of the last good version.
 func (f *File) Problems() Problems {

@@ -13,8 +13,9 @@ import (
 	"strings"
 )
 
-// DefaultScheme is what Hash uses when it is not told otherwise.
-const DefaultScheme = "ARGON2ID"
+// DefaultScheme is what Hash uses when it is not told otherwise: the one scheme
+// that serves all mechanisms.
+const DefaultScheme = "SCRAM-SHA-256"
 
 // MaxPassword is the longest password in octets. The cost of some schemes
 // grows with the length, so it is a limit on work, too.
@@ -29,15 +30,18 @@ type stored interface {
 }
 
 // Hash returns password under scheme in Dovecot's syntax, "{SCHEME}…", with a
-// fresh salt. Scheme is "" for DefaultScheme, or one of ARGON2ID, BLF-CRYPT,
-// SHA512-CRYPT, SHA256-CRYPT, SSHA512, SSHA256, PLAIN, in any case. The result
-// has no ":" and no control character, so it fits into a users file.
+// fresh salt. Scheme is "" for DefaultScheme, or one of SCRAM-SHA-256, ARGON2ID,
+// BLF-CRYPT, SHA512-CRYPT, SHA256-CRYPT, SSHA512, SSHA256, PLAIN, in any case;
+// users with any but the first cannot log in with SCRAM. The result has no ":"
+// and no control character, so it fits into a users file.
 func Hash(scheme, password string) (string, error) {
 	if err := checkPassword(password); err != nil {
 		return "", err
 	}
 	switch s := strings.ToUpper(strings.Trim(scheme, "{}")); s {
 	case "", DefaultScheme:
+		return hashSCRAM(password)
+	case "ARGON2ID":
 		return hashArgon2(password), nil
 	case "BLF-CRYPT":
 		return hashBcrypt(password)
@@ -51,7 +55,7 @@ func Hash(scheme, password string) (string, error) {
 		}
 		return "{PLAIN}" + password, nil
 	}
-	return "", fmt.Errorf("unknown password scheme %q; use ARGON2ID, BLF-CRYPT or SHA512-CRYPT", scheme)
+	return "", fmt.Errorf("unknown password scheme %q; use SCRAM-SHA-256, ARGON2ID, BLF-CRYPT or SHA512-CRYPT", scheme)
 }
 
 func checkPassword(password string) error {
@@ -109,6 +113,12 @@ func parseHash(s string) (stored, error) {
 	switch name {
 	case "", "CRYPT", "ARGON2ID", "ARGON2I", "BLF-CRYPT", "SHA512-CRYPT", "SHA256-CRYPT":
 		return parseCrypt(name, body)
+	case "SCRAM-SHA-256":
+		h, err := parseSCRAM(body)
+		if err != nil {
+			return nil, fmt.Errorf("password scheme {%s}: %w", name, err)
+		}
+		return h, nil
 	case "SSHA512", "SSHA256":
 		return parseSalted(name, body, encoded)
 	case "PLAIN", "CLEAR", "CLEARTEXT":
@@ -117,10 +127,10 @@ func parseHash(s string) (stored, error) {
 		}
 		return plain(body), nil
 	case "MD5", "MD5-CRYPT", "DES-CRYPT", "SHA", "SHA1", "SSHA", "SMD5", "LDAP-MD5", "PLAIN-MD4", "PLAIN-MD5",
-		"CRAM-MD5", "HMAC-MD5", "DIGEST-MD5", "OTP", "SHA256", "SHA512", "PLAIN-TRUNC":
+		"CRAM-MD5", "SCRAM-SHA-1", "HMAC-MD5", "DIGEST-MD5", "OTP", "SHA256", "SHA512", "PLAIN-TRUNC":
 		return nil, fmt.Errorf("password scheme {%s} is too weak to be accepted; set a new password", name)
 	}
-	return nil, fmt.Errorf("unknown password scheme {%s}; use {ARGON2ID}, {BLF-CRYPT} or {SHA512-CRYPT}", printable(scheme))
+	return nil, fmt.Errorf("unknown password scheme {%s}; use {SCRAM-SHA-256}, {ARGON2ID}, {BLF-CRYPT} or {SHA512-CRYPT}", printable(scheme))
 }
 
 // parseCrypt reads a crypt(3) or argon2 string, which tells its own kind. A

@@ -45,6 +45,8 @@ type userTable struct {
 	byName  map[string]*Record // by canonical name
 	inOrder []*Record
 	typical stored // a hash of the most common cost, nil if nobody can log in
+	shape   shape  // of most SCRAM keys
+	keys    int    // users who can use SCRAM
 }
 
 // parseFile reads a whole users file. Lines with mistakes are left out of the
@@ -54,7 +56,9 @@ func parseFile(path, text string, domains []string) (*userTable, Problems) {
 	var problems Problems
 	lines := make(map[string]int)
 	costs := make(map[string]int)
+	shapes := make(map[shape]int)
 	best := 0
+	t.shape = shape{newSCRAMRounds, newSCRAMSalt}
 	for n, line := range strings.Split(text, "\n") {
 		line = strings.TrimSuffix(line, "\r")
 		if isComment(line) {
@@ -74,6 +78,12 @@ func parseFile(path, text string, domains []string) (*userTable, Problems) {
 		if cost := hash.cost(); cost != "" {
 			if costs[cost]++; costs[cost] > best {
 				best, t.typical = costs[cost], hash
+			}
+		}
+		if s, ok := shapeOf(hash); ok {
+			t.keys++
+			if shapes[s]++; shapes[s] > shapes[t.shape] {
+				t.shape = s
 			}
 		}
 	}

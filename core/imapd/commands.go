@@ -113,7 +113,7 @@ func (s *session) capabilities() string {
 			b.WriteString(" LOGINDISABLED")
 			return b.String()
 		}
-		for _, m := range s.srv.c.Auth.Mechanisms() {
+		for _, m := range s.srv.c.Auth.Mechanisms(s.peer()) {
 			b.WriteString(" AUTH=")
 			b.WriteString(m)
 		}

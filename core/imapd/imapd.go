@@ -53,7 +53,7 @@ import (
 // Authenticator checks who a client is; *auth.Service does. Its methods wait
 // out the penalty of a client that guesses.
 type Authenticator interface {
-	Mechanisms() []string
+	Mechanisms(p auth.Peer) []string
 	Login(ctx context.Context, user, password string, p auth.Peer) (auth.Identity, error)
 	Start(mechanism string, p auth.Peer) (*auth.Exchange, error)
 }
@@ -161,6 +161,7 @@ func New(c Config) (*Server, error) {
 		return nil, errors.New("imap server: implicit TLS without a TLS configuration")
 	}
 	c.Limits = c.Limits.withDefaults()
+	c.TLS = auth.TLSConfig(c.TLS)
 	s := &Server{
 		c: c, log: c.Logger,
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{},

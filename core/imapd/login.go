@@ -45,7 +45,7 @@ func (s *session) cmdStartTLS(p *parser) (done, error) {
 }
 
 func (s *session) peer() auth.Peer {
-	return auth.Peer{Addr: s.client.Addr(), Protocol: "imap", TLS: s.tls.On()}
+	return auth.Peer{Addr: s.client.Addr(), Protocol: "imap", TLS: s.tls.On(), Channel: auth.ChannelOf(s.conn)}
 }
 
 // cmdLogin is RFC 9051 §6.2.3.

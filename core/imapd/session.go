@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
 	"github.com/wafermail/wafer/core/policy"
@@ -413,7 +414,7 @@ func (s *session) news(expunge bool) {
 // handshake starts TLS on the socket. A failure ends the connection: to go on
 // in plain text would be what an attacker wants.
 func (s *session) handshake() bool {
-	conn := tls.Server(s.raw, s.srv.c.TLS)
+	conn := auth.TLSServer(s.raw, s.srv.c.TLS)
 	ctx, cancel := context.WithTimeout(s.ctx, s.srv.c.Limits.Greeting)
 	defer cancel()
 	if err := s.raw.SetDeadline(time.Time{}); err != nil {

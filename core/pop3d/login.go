@@ -60,7 +60,7 @@ func (s *session) capa() {
 	}
 	if s.private() {
 		s.say("USER")
-		s.say("SASL " + strings.Join(s.srv.c.Auth.Mechanisms(), " "))
+		s.say("SASL " + strings.Join(s.srv.c.Auth.Mechanisms(s.peer()), " "))
 	}
 	s.say("IMPLEMENTATION wafer")
 	s.say(".")
@@ -103,7 +103,7 @@ func (s *session) authorization(c command) {
 }
 
 func (s *session) peer() auth.Peer {
-	return auth.Peer{Addr: s.client.Addr(), Protocol: "pop3", TLS: s.tls.On()}
+	return auth.Peer{Addr: s.client.Addr(), Protocol: "pop3", TLS: s.tls.On(), Channel: auth.ChannelOf(s.conn)}
 }
 
 // startTLS is STLS (RFC 2595 §4). What came in the clear after it, perhaps from
@@ -137,7 +137,7 @@ func (s *session) auth(arg string) {
 	}
 	if arg == "" {
 		s.say("+OK Mechanisms follow")
-		for _, m := range s.srv.c.Auth.Mechanisms() {
+		for _, m := range s.srv.c.Auth.Mechanisms(s.peer()) {
 			s.say(m)
 		}
 		s.say(".")

@@ -63,7 +63,7 @@ type Config struct {
 
 // Authenticator checks logins; *auth.Service is one.
 type Authenticator interface {
-	Mechanisms() []string
+	Mechanisms(p auth.Peer) []string
 	Login(ctx context.Context, user, password string, p auth.Peer) (auth.Identity, error)
 	Start(mechanism string, p auth.Peer) (*auth.Exchange, error)
 }
@@ -119,7 +119,7 @@ func New(c Config) (*Server, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.TLS != nil {
-		c.TLS = hardened(c.TLS)
+		c.TLS = auth.TLSConfig(hardened(c.TLS))
 	}
 	c.Limits = c.Limits.withDefaults()
 	s := &Server{c: c, log: c.Logger, sessions: make(map[*session]struct{}), listeners: make(map[net.Listener]struct{}), clients: make(map[netip.Addr]int)}

@@ -208,7 +208,7 @@ func TestLogins(t *testing.T) {
 func TestMechanismList(t *testing.T) {
 	h := open(t, nil)
 	c := h.dial()
-	if got := c.multi("AUTH"); !slices.Equal(got, []string{"PLAIN", "LOGIN"}) {
+	if got := c.multi("AUTH"); !slices.Equal(got, []string{"SCRAM-SHA-256", "PLAIN", "LOGIN"}) {
 		t.Errorf("AUTH = %q", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/proxy"
@@ -192,7 +193,7 @@ func (s *session) handshake() bool {
 		s.lost(err)
 		return false
 	}
-	tc := tls.Server(s.conn, s.srv.c.TLS)
+	tc := auth.TLSServer(s.conn, s.srv.c.TLS)
 	ctx, cancel := context.WithTimeout(s.srv.gentle, s.srv.c.Limits.Login)
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {

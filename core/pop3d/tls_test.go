@@ -24,7 +24,7 @@ func TestTLS(t *testing.T) {
 	}
 	c.startTLS()
 	capa = c.multi("CAPA")
-	want := []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "UTF8 USER", "USER", "SASL PLAIN LOGIN", "IMPLEMENTATION wafer"}
+	want := []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "UTF8 USER", "USER", "SASL SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN", "IMPLEMENTATION wafer"}
 	if !slices.Equal(capa, want) {
 		t.Errorf("CAPA under TLS = %q, want %q", capa, want)
 	}

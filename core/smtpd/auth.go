@@ -44,12 +44,44 @@ func (s *session) auth(arg []byte) {
 	}
 }
 
+func (s *session) peer() auth.Peer {
+	return auth.Peer{
+		Addr: s.client.Addr.Addr(), Protocol: "smtp", TLS: s.client.TLS.On(), Channel: auth.ChannelOf(s.nc),
+	}
+}
+
+// authLine reports whether what is buffered is the beginning of an AUTH command,
+// whose line may be longer than others (RFC 4954 §4).
+func (s *session) authLine() bool {
+	p := s.buf[s.r:s.w]
+	return len(p) >= 5 && bytes.EqualFold(p[:4], []byte("AUTH")) && (p[4] == ' ' || p[4] == '\t') && s.offersAuth()
+}
+
+// commandFollows reports whether the client did not wait for the reply to AUTH
+// and has sent a command, not the response. AUTH must be the last command of a
+// group (RFC 4954 §3): then nothing was meant for the exchange.
+func (s *session) commandFollows() bool {
+	p := s.buf[s.r:s.w]
+	i := bytes.IndexByte(p, '\n')
+	return i >= 0 && isCommand(bytes.TrimSuffix(p[:i], []byte("\r")))
+}
+
+// isCommand reports whether a line is a command. As base64, the verbs alone would
+// be three octets that are no text, so no response is mistaken for one.
+func isCommand(line []byte) bool {
+	verb, _ := splitVerb(line)
+	switch strings.ToUpper(string(verb[:min(len(verb), 8)])) {
+	case "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "NOOP", "HELP", "VRFY", "EXPN",
+		"HELO", "EHLO", "AUTH", "STARTTLS":
+		return len(verb) <= 8
+	}
+	return false
+}
+
 // authenticate runs one exchange. initial is the initial response as sent, nil
 // if there was none.
 func (s *session) authenticate(mechanism string, initial []byte) {
-	ex, err := s.rules.Auth.Start(mechanism, auth.Peer{
-		Addr: s.client.Addr.Addr(), Protocol: "smtp", TLS: s.client.TLS.On(),
-	})
+	ex, err := s.rules.Auth.Start(mechanism, s.peer())
 	if err != nil {
 		s.say(replyAuthMech)
 		return
@@ -69,6 +101,10 @@ func (s *session) authenticate(mechanism string, initial []byte) {
 			s.authenticated(ex, mechanism, err)
 			return
 		}
+		if s.commandFollows() {
+			s.say(replyAuthLast)
+			return
+		}
 		s.out = append(s.out, "334 "...)
 		s.out = base64.StdEncoding.AppendEncode(s.out, challenge)
 		s.out = append(s.out, '\r', '\n')
@@ -79,6 +115,9 @@ func (s *session) authenticate(mechanism string, initial []byte) {
 			return
 		case string(line) == "*":
 			s.say(replyAuthCancel)
+			return
+		case isCommand(line):
+			s.say(replyAuthBase64)
 			return
 		}
 		var ok bool

@@ -21,7 +21,7 @@ func (s *session) bdat(arg []byte) {
 		return
 	case len(tx.env.Rcpts) == 0:
 		s.swallow(n)
-		s.say(tx.noRcpt())
+		s.say(s.noRcpt())
 		return
 	}
 	if !tx.chunked {

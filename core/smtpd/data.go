@@ -23,7 +23,7 @@ func (s *session) data(arg []byte) {
 		s.say(replyAfterBdat)
 		return
 	case len(tx.env.Rcpts) == 0:
-		s.say(tx.noRcpt())
+		s.say(s.noRcpt())
 		return
 	case tx.env.Body == mail.BodyBinary:
 		s.say(replyUseBdat)
@@ -40,9 +40,9 @@ func (s *session) data(arg []byte) {
 	}
 }
 
-// noRcpt is the reply when there is nobody to send to.
-func (tx *transaction) noRcpt() string {
-	if tx.refused {
+// noRcpt is the reply when there is nobody to send to; RFC 2033 §4.2 wants 503.
+func (s *session) noRcpt() string {
+	if s.tx.refused && s.srv.c.Profile != LMTP {
 		return replyNoRcpt
 	}
 	return replyNeedRcpt
@@ -125,8 +125,9 @@ func (s *session) store(p []byte) {
 	tx := s.tx
 	if tx.refusal.Code == 0 {
 		tx.size += int64(len(p))
+		head := 0
 		if !tx.header.done {
-			tx.header.watch(p)
+			head = tx.header.watch(p)
 		}
 		switch {
 		case tx.size > s.limits.MessageSize:
@@ -135,11 +136,14 @@ func (s *session) store(p []byte) {
 			s.fail(replyHeaderBig)
 		case tx.header.received > s.limits.Hops: // RFC 5321 §6.3
 			s.fail(replyHops)
-		case len(p) > 0:
-			if _, err := tx.draft.Write(p); err != nil {
-				s.srv.log.Error("write draft", "id", string(tx.env.ID), "session", string(s.id), "err", err)
-				s.fail(replyNoStore)
+		case head > 0 && s.srv.c.Profile.submits():
+			tx.submitted.head = append(tx.submitted.head, p[:head]...)
+			if tx.header.done {
+				s.submitHead()
+				s.write(p[head:])
 			}
+		default:
+			s.write(p)
 		}
 	}
 	if tx.refusal.Code != 0 {
@@ -147,12 +151,27 @@ func (s *session) store(p []byte) {
 	}
 }
 
+// write gives octets to the draft.
+func (s *session) write(p []byte) {
+	tx := s.tx
+	if len(p) == 0 || tx.refusal.Code != 0 {
+		return
+	}
+	if _, err := tx.draft.Write(p); err != nil {
+		s.srv.log.Error("write draft", "id", string(tx.env.ID), "session", string(s.id), "err", err)
+		s.fail(replyNoStore)
+	}
+}
+
 // fail decides that the message is refused. What is left of it is still read.
-func (s *session) fail(reply string) {
+func (s *session) fail(reply string) { s.failWith(status(reply)) }
+
+func (s *session) failWith(st mail.Status) {
 	if s.tx.refusal.Code != 0 {
 		return
 	}
-	s.tx.refusal = status(reply)
+	s.tx.refusal = st
+	s.tx.submitted.head = nil
 	s.tx.draft.Abort()
 }
 
@@ -194,6 +213,10 @@ func (s *session) fillMessage() bool {
 // finish decides about the whole message and replies.
 func (s *session) finish() {
 	tx := s.tx
+	if s.srv.c.Profile.submits() && tx.refusal.Code == 0 && !tx.header.done { // there is no body
+		tx.header.done = true
+		s.submitHead()
+	}
 	if tx.refusal.Code != 0 {
 		s.refuseMessage(policy.Decision{Status: tx.refusal})
 		return

@@ -205,6 +205,23 @@ func (users) Lookup(user string) (auth.Record, error) {
 	return auth.Record{}, auth.ErrNoUser
 }
 
+// Decoy keeps tests with unknown users short.
+func (users) Decoy(string) string { return "{PLAIN}nobody's" }
+
+// heard are copies of the events so far.
+func (p *script) heard() []policy.Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]policy.Event(nil), p.events...)
+}
+
+// impatient is a service whose throttle counts and does not wait.
+func impatient(u auth.Users) *auth.Service {
+	return auth.NewService(auth.Config{Users: u, Throttle: auth.NewThrottle(auth.ThrottleOptions{
+		Wait: func(context.Context, time.Duration) error { return nil },
+	})})
+}
+
 // house is a server with everything a test may look at.
 type house struct {
 	t       testing.TB
@@ -262,7 +279,7 @@ func open(t testing.TB, profile Profile, change func(*Config, *house)) *house {
 		c.Begin = func() Rules {
 			r := Rules{Courier: h.courier}
 			if profile.submits() {
-				r.Auth = auth.NewService(auth.Config{Users: users{}, Logger: slog.New(slog.DiscardHandler)})
+				r.Auth = impatient(users{})
 			}
 			return r
 		}
@@ -411,7 +428,7 @@ var testCert = sync.OnceValues(func() (tls.Certificate, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "mx.local.example"},
-		DNSNames:     []string{"mx.local.example"},
+		DNSNames:     []string{"mx.local.example", "localhost"},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(time.Hour),
 	}

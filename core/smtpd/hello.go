@@ -120,7 +120,7 @@ func (s *session) sayExtensions() {
 	}
 	if s.offersAuth() {
 		b = append(b, "\r\n250-AUTH "...)
-		b = append(b, strings.Join(s.rules.Auth.Mechanisms(), " ")...)
+		b = append(b, strings.Join(s.rules.Auth.Mechanisms(s.peer()), " ")...)
 	}
 	if within(s.origin, s.srv.c.XClientFrom) {
 		b = append(b, "\r\n250-XCLIENT NAME REVERSE_NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"...)

@@ -10,8 +10,7 @@ import (
 const dateForm = "Mon, 2 Jan 2006 15:04:05 -0700" // RFC 5322 §3.3
 
 // trace is what goes on top of a message: the policy's fields, our Received
-// field and, on submission, the fields that every message must have (RFC 6409
-// §8.1 and §8.2) and this one lacks.
+// field and, on submission, the fields that this one lacks.
 func (s *session) trace(d Disposition) []byte {
 	tx := s.tx
 	b := make([]byte, 0, 512)
@@ -22,25 +21,25 @@ func (s *session) trace(d Disposition) []byte {
 			}
 		}
 	}
-	b = appendReceived(b, &tx.env, s.srv.c.Hostname, d)
+	b = appendReceived(b, &tx.env, s.srv.c.Hostname, d, s.srv.c.HideClient && s.srv.c.Profile.submits())
 	if s.srv.c.Profile.submits() {
-		if !tx.header.messageID {
-			b = append(b, "Message-ID: <"+string(tx.env.ID)+"@"+s.srv.c.Hostname+">\r\n"...)
-		}
-		if !tx.header.date {
-			b = append(b, "Date: "+tx.env.Received.Format(dateForm)+"\r\n"...)
-		}
+		b = s.addFields(b)
 	}
 	return b
 }
 
 // appendReceived appends the Received field of RFC 5321 §4.4 with the "tls"
 // clause of RFC 8314 §4.3. The recipient is named only if there is one alone:
-// recipients must not learn of each other.
-func appendReceived(b []byte, env *mail.Envelope, host string, d Disposition) []byte {
+// recipients must not learn of each other. A hidden client looks like a program
+// on this host, as Postfix's users have it look with header_checks.
+func appendReceived(b []byte, env *mail.Envelope, host string, d Disposition, hide bool) []byte {
 	b = append(b, "Received: from "...)
-	b = append(b, printableHelo(env.Client.Helo)...)
-	if addr := env.Client.Addr.Addr(); addr.IsValid() {
+	if hide {
+		b = append(b, "localhost (localhost [127.0.0.1])"...)
+	} else {
+		b = append(b, printableHelo(env.Client.Helo)...)
+	}
+	if addr := env.Client.Addr.Addr(); addr.IsValid() && !hide {
 		b = append(b, " ("...)
 		if mail.ValidDomain(env.Client.Name) {
 			b = append(append(b, env.Client.Name...), ' ')

@@ -70,6 +70,7 @@ const (
 	replyAuthOff     = "503 5.5.1 Authentication is not offered here"
 	replyAuthTwice   = "503 5.5.1 Authenticated already"
 	replyAuthTx      = "503 5.5.1 Not inside a transaction"
+	replyAuthLast    = "503 5.5.1 No command may follow AUTH before its reply"
 	replyAuthTLS     = "538 5.7.11 Encryption required: say STARTTLS first" // RFC 4954 §4
 	replyAuthSyntax  = "501 5.5.4 Syntax: AUTH mechanism [initial-response]"
 	replyAuthBase64  = "501 5.5.2 Not base64"
@@ -100,6 +101,18 @@ var (
 	statusSender    = mail.Status{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}
 	statusRecipient = mail.Status{Code: 501, Enhanced: "5.1.3", Text: "Bad recipient address syntax"}
 )
+
+// statusNotOwned refuses an address that is not the user's; for the reverse-path
+// in Postfix's words.
+func statusNotOwned(code int, what, address, user string) mail.Status {
+	return mail.Status{Code: code, Enhanced: "5.7.1", Text: "<" + address + ">: " + what + " address rejected: not owned by user " + user}
+}
+
+func statusAuthors(field string) mail.Status {
+	return mail.Status{Code: 550, Enhanced: "5.7.1", Text: field + " field has no address or too many"}
+}
+
+var statusTwoAuthors = mail.Status{Code: 550, Enhanced: "5.6.0", Text: "Message has more than one From field"}
 
 func statusTooBig() mail.Status {
 	return mail.Status{Code: 552, Enhanced: "5.3.4", Text: "Message size exceeds fixed limit"}

@@ -36,7 +36,11 @@ func (s *session) beforeReply(code int, line string) {
 	if code < 400 {
 		return
 	}
-	s.faults++
+	// What a recipient is refused for is not the fault of the server that brings
+	// mail to an LMTP door, which must not wait for it.
+	if s.srv.c.Profile != LMTP || s.tx == nil {
+		s.faults++
+	}
 	s.refusals++
 	if s.refusal == "" {
 		s.refusal = line

@@ -139,7 +139,7 @@ func TestAuthNeedsTLS(t *testing.T) {
 	c.do("AUTH PLAIN "+b64("\x00alice@local.example\x00wonderland"), "538 5.7.11", "MAIL FROM:<>", "530 5.7.0")
 	c.startTLS()
 	c.send("EHLO client.example\r\n")
-	if got := c.want("250"); !strings.Contains(got, "AUTH PLAIN LOGIN") {
+	if got := c.want("250"); !strings.Contains(got, "AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN") {
 		t.Errorf("no AUTH inside TLS: %q", got)
 	}
 	c.do("AUTH PLAIN "+b64("\x00alice@local.example\x00wonderland"), "235",

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/mail"
 )
 
@@ -66,6 +67,13 @@ func New(c Config) (*Server, error) {
 	case c.Profile == Submissions && c.TLS == nil:
 		return nil, errors.New("smtp server: profile submissions needs TLS")
 	}
+	switch c.OwnSender {
+	case OwnBoth, OwnEnvelope, OwnOff:
+	case "both":
+		c.OwnSender = OwnBoth
+	default:
+		return nil, fmt.Errorf("smtp server: own sender %q is none of both, envelope, off", c.OwnSender)
+	}
 	for _, keyword := range c.Without {
 		if !slices.Contains(Extensions(), keyword) {
 			return nil, fmt.Errorf("smtp server: cannot do without %q, only without %s", keyword, strings.Join(Extensions(), ", "))
@@ -89,6 +97,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.TLS != nil {
 		s.tls = hardened(c.TLS, c.Profile == MX)
+		if c.Profile.submits() {
+			s.tls = auth.TLSConfig(s.tls)
+		}
 	}
 	s.newJudge = func(r Rules) judge { return r.Policy.Session(string(c.Profile)) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -338,7 +338,7 @@ func TestReceivedField(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			env := base
 			row.change(&env)
-			got := string(appendReceived(nil, &env, "mx.example", Disposition{}))
+			got := string(appendReceived(nil, &env, "mx.example", Disposition{}, false))
 			if !strings.Contains(got, row.want) {
 				t.Errorf("%q lacks %q", got, row.want)
 			}

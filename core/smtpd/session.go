@@ -134,6 +134,9 @@ func (s *session) begin() bool {
 func (s *session) run() {
 	for !s.hangup {
 		line, err := s.readLine(s.limits.CommandLine)
+		if err == errLineLong && s.authLine() {
+			line, err = s.readLine(s.limits.AuthLine)
+		}
 		if err != nil && !(err == errBareLF && s.trusted) {
 			s.readFailed(err)
 			continue

@@ -14,6 +14,12 @@
 // is asked once more, and then Draft.Commit decides the reply: this package says
 // 250 only after Commit has returned.
 //
+// The submission doors (RFC 6409) take mail from those who have logged in and may
+// write as the sender they name (Config.OwnSender). They complete addresses
+// without a domain, in the envelope and in the header, add Date, Message-ID and
+// From where they are missing, and take Bcc out. The LMTP door (RFC 2033) replies
+// to a message once for each recipient.
+//
 // # Guarantees
 //
 // Only CR LF "." CR LF ends a message. A message with a bare CR or LF is read to
@@ -32,7 +38,10 @@
 // # Bugs
 //
 // Parameters are accepted after HELO as after EHLO. The SASL mechanisms are
-// those of package auth, so there is no EXTERNAL. BURL, FUTURERELEASE,
+// those of package auth, so there is no EXTERNAL. Whoever passes a message on
+// with its old From (Resent-From) is refused where From must be the user's own.
+// AUTH must be the last command that a client sends at once; a response that
+// came with it is taken, a command makes AUTH fail. BURL, FUTURERELEASE,
 // REQUIRETLS and DELIVERBY are not offered. The early-talker test without
 // GreetDelay sees only what arrived before the policy was asked, and looks at
 // TCP sockets only. A message in BODY=BINARYMIME is stored as it came, with
@@ -82,6 +91,9 @@ type Config struct {
 
 	Without []string // extensions that are not offered; see Extensions
 
+	OwnSender  Ownership // on submission: where a user must write an address of his own
+	HideClient bool      // on submission: Received does not say where the client is
+
 	AuthLoopback bool // offer AUTH without TLS to 127.0.0.0/8 and ::1
 
 	Limits   Limits
@@ -111,7 +123,7 @@ type Rules struct {
 
 // Authenticator is what AUTH needs; *auth.Service is one.
 type Authenticator interface {
-	Mechanisms() []string
+	Mechanisms(p auth.Peer) []string
 	Start(mechanism string, p auth.Peer) (*auth.Exchange, error)
 }
 

@@ -166,20 +166,20 @@ func (t *text) finish() []byte {
 	return nil
 }
 
-// header watches the header section of a message go by: its size, its
-// Received fields, and whether the fields are there that submission adds.
+// header watches the header section of a message go by: its size and its
+// Received fields.
 type header struct {
-	done      bool
-	size      int
-	received  int
-	date      bool
-	messageID bool
-	name      [12]byte // first octets of the current line
-	n         int
+	done     bool
+	size     int
+	received int
+	name     [12]byte // first octets of the current line
+	n        int
 }
 
-// watch looks at the next octets of the message.
-func (h *header) watch(p []byte) {
+// watch looks at the next octets of the message and says how many of them belong
+// to the header section, with its blank line.
+func (h *header) watch(p []byte) int {
+	before := h.size
 	for len(p) > 0 && !h.done {
 		piece := p
 		i := bytes.IndexByte(p, '\n')
@@ -194,6 +194,7 @@ func (h *header) watch(p []byte) {
 			h.n = 0
 		}
 	}
+	return h.size - before
 }
 
 // field takes the beginning of a line, up to twelve octets.
@@ -203,15 +204,7 @@ func (h *header) field(line []byte) {
 		return
 	}
 	name, _, ok := bytes.Cut(line, []byte(":"))
-	if !ok {
-		return
-	}
-	switch name = bytes.TrimRight(name, " \t"); {
-	case bytes.EqualFold(name, []byte("received")):
+	if ok && bytes.EqualFold(bytes.TrimRight(name, " \t"), []byte("received")) {
 		h.received++
-	case bytes.EqualFold(name, []byte("date")):
-		h.date = true
-	case bytes.EqualFold(name, []byte("message-id")):
-		h.messageID = true
 	}
 }

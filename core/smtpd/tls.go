@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"time"
 
+	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/policy"
 )
@@ -63,7 +64,7 @@ func (s *session) handshake() bool {
 	if !s.await(deadline) || s.raw.SetWriteDeadline(deadline) != nil {
 		return false
 	}
-	tc := tls.Server(s.raw, s.srv.tls)
+	tc := auth.TLSServer(s.raw, s.srv.tls)
 	err := tc.HandshakeContext(s.srv.ctx)
 	s.idle.Store(false)
 	if err != nil {

@@ -16,16 +16,17 @@ type transaction struct {
 	refused bool // some RCPT was
 
 	// the message, from DATA or the first BDAT on
-	draft    Draft
-	chunked  bool // by BDAT
-	text     text
-	header   header
-	size     int64       // octets of the message so far
-	dropped  int64       // octets read after it was refused
-	refusal  mail.Status // why it is not accepted
-	begun    time.Time
-	piece    time.Time // when this DATA or BDAT began
-	received int64     // octets since then
+	draft     Draft
+	chunked   bool // by BDAT
+	text      text
+	header    header
+	submitted submission
+	size      int64       // octets of the message so far
+	dropped   int64       // octets read after it was refused
+	refusal   mail.Status // why it is not accepted
+	begun     time.Time
+	piece     time.Time // when this DATA or BDAT began
+	received  int64     // octets since then
 }
 
 // mail is the MAIL command (RFC 5321 §4.1.1.2).
@@ -56,6 +57,7 @@ func (s *session) mail(arg []byte) {
 		s.malformed("MAIL", arg, st, err)
 		return
 	}
+	m.from = s.complete(m.from)
 	now := time.Now()
 	s.begunTx++
 	s.tx = &transaction{env: mail.Envelope{
@@ -75,6 +77,11 @@ func (s *session) mail(arg []byte) {
 	s.ev.QueueID, s.ev.Sender, s.ev.HasSender, s.ev.Size = s.tx.env.ID, m.from, true, m.size
 	if d := s.ask(policy.Mail); d.Refused() {
 		s.refuseAbout(d, mail.Path{})
+		s.reset()
+		return
+	}
+	if st := s.mayBe(m.from); st.Code != 0 {
+		s.refuseAbout(s.overruled(st), mail.Path{})
 		s.reset()
 		return
 	}
@@ -138,6 +145,7 @@ func (s *session) rcpt(arg []byte) {
 		s.malformed("RCPT", arg, st, err)
 		return
 	}
+	r.To = s.complete(r.To)
 	// As in Postfix, the policy's order decides which refusal a client is given:
 	// what was held since earlier stages comes before anything about the recipient.
 	var fate Fate
@@ -154,11 +162,7 @@ func (s *session) rcpt(arg []byte) {
 	// The rules that no policy can switch off have the last word.
 	if st := s.rules.Courier.Recipient(s.srv.ctx, &tx.env, r); st.Code >= 400 {
 		tx.refused = true
-		d, ok := s.judge.Overruled(&s.ev, st)
-		if !ok {
-			d = policy.Decision{Status: st}
-		}
-		s.refuseAbout(d, r.To)
+		s.refuseAbout(s.overruled(st), r.To)
 		return
 	}
 	tx.env.Rcpts = append(tx.env.Rcpts, r)
