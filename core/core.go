@@ -13,8 +13,7 @@
 //
 // # BUGS
 //
-// A configuration is read once: changes need a restart. There is no queue: mail
-// for other hosts is answered with 451.
+// A configuration is read once: changes need a restart.
 package core
 
 import (
@@ -40,7 +39,10 @@ import (
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
 	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/queue"
+	"github.com/wafermail/wafer/core/relay"
 	"github.com/wafermail/wafer/core/smtpd"
+	"github.com/wafermail/wafer/core/srs"
 	"github.com/wafermail/wafer/core/state"
 	"github.com/wafermail/wafer/core/wasm"
 )
@@ -66,6 +68,9 @@ type Server struct {
 	barrier  *durable.Barrier
 	deliver  *maildir.Deliverer
 	pool     *maildir.Pool
+	relay    *relay.Client
+	queue    *queue.Queue
+	srs      *srs.Rewriter // nil: senders of forwarded mail stay as they are
 	registry *smtpd.Registry
 	doors    []*door
 	admin    *admin.Server
@@ -134,6 +139,9 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 		return s, err
 	}
 	if err := s.first(ctx, certs); err != nil {
+		return s, err
+	}
+	if err := s.openQueue(ctx); err != nil {
 		return s, err
 	}
 	return s, s.engines()
@@ -279,7 +287,11 @@ func (s *Server) first(ctx context.Context, certs *certificates) error {
 	g.number = 1
 	s.current.Store(g)
 	s.opened(g.close)
-	s.auth = auth.NewService(auth.Config{Users: g.users, Logger: s.log})
+	secret, err := ownSecret(filepath.Join(s.config.State, "auth.secret"))
+	if err != nil {
+		return err
+	}
+	s.auth = auth.NewService(auth.Config{Users: g.users, Secret: secret, Logger: s.log})
 	return nil
 }
 

@@ -4,44 +4,57 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"syscall"
+	"time"
 
+	"github.com/wafermail/wafer/core/bounce"
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
 	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/queue"
 	"github.com/wafermail/wafer/core/smtpd"
+	"github.com/wafermail/wafer/core/srs"
 )
 
-// courier takes messages from the SMTP doors to the mailboxes. It holds the
-// rules that no policy can switch off: no open relay, no mail for unknown
+// courier takes messages from the SMTP doors to the mailboxes and to the queue. It
+// holds the rules that no policy can switch off: no open relay, no mail for unknown
 // recipients.
 type courier struct {
 	domains *domains
 	deliver *maildir.Deliverer
+	queue   *queue.Queue
+	srs     *srs.Rewriter          // nil: senders of forwarded mail stay as they are
 	trusted func(mail.Client) bool // may relay without AUTH
+	limit   int64                  // octets of a message
 	log     *slog.Logger
 }
 
 // Recipient judges one RCPT TO (see smtpd.Courier).
 func (c *courier) Recipient(_ context.Context, env *mail.Envelope, to mail.Recipient) mail.Status {
-	boxes, err := c.domains.resolve(to.To)
+	e, err := c.resolve(to.To)
 	switch {
 	case errors.Is(err, errNotOurs):
 		if env.User == "" && !c.trusted(env.Client) {
 			return policy.RelayDenied(to.To)
 		}
-		return mail.Status{Code: 451, Enhanced: "4.3.2", Text: "<" + to.To.String() + ">: this server does not send mail to other hosts yet"}
 	case errors.Is(err, errNoMailbox):
 		return policy.UserUnknown(to.To)
-	case errors.Is(err, errRemote), errors.Is(err, errAliasLoop):
+	case errors.Is(err, errAliasLoop):
 		c.log.Error("alias cannot be followed", "rcpt", to.To.String(), "err", err)
 		return mail.Status{Code: 451, Enhanced: "4.3.5", Text: "<" + to.To.String() + ">: Server configuration error"}
 	case err != nil:
 		c.log.Error("recipient lookup", "rcpt", to.To.String(), "err", err)
 		return mail.Status{Code: 451, Enhanced: "4.3.0", Text: "<" + to.To.String() + ">: Temporary lookup failure"}
 	}
-	for _, b := range boxes {
+	if len(e.boxes) == 0 || len(e.forwards) > 0 {
+		if err := c.queue.Room(max(env.Size, c.limit)); err != nil {
+			c.log.Error("no room in the queue", "err", err)
+			return statusFull()
+		}
+	}
+	for _, b := range e.boxes {
 		if err := c.deliver.Ensure(maildir.Target{Maildir: b.dir}); err != nil {
 			c.log.Error("mailbox cannot be used", "rcpt", to.To.String(), "maildir", b.dir, "err", err)
 			return mail.Status{Code: 450, Enhanced: "4.2.0", Text: "<" + to.To.String() + ">: mailbox is not available now"}
@@ -50,139 +63,161 @@ func (c *courier) Recipient(_ context.Context, env *mail.Envelope, to mail.Recip
 	return mail.Status{}
 }
 
-// Begin opens a draft for a message to the envelope's recipients.
+func statusFull() mail.Status {
+	return mail.Status{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage"}
+}
+
+// resolve finds out where an address leads. One that we made ourselves, so that
+// notices about forwarded mail find back, leads to the sender of that mail.
+func (c *courier) resolve(p mail.Path) (ends, error) {
+	e, err := c.domains.resolve(p)
+	if !errors.Is(err, errNoMailbox) || c.srs == nil {
+		return e, err
+	}
+	back, rerr := c.srs.Reverse(p, time.Now())
+	if rerr != nil {
+		return e, err
+	}
+	if e, err = c.domains.resolve(back); errors.Is(err, errNotOurs) {
+		return ends{forwards: []forward{{to: back}}}, nil
+	}
+	return e, err
+}
+
+// Begin opens a draft for a message to the envelope's recipients: in the first one's
+// mailbox if all are here and nobody wants to hear of its delivery, else in the queue.
 func (c *courier) Begin(_ context.Context, env *mail.Envelope) (smtpd.Draft, error) {
-	var stops []stop
-	for _, r := range env.Rcpts {
-		stops = append(stops, stop{to: r.To})
+	d := &draft{courier: c, env: env}
+	var targets []maildir.Target
+	for i := range env.Rcpts {
+		e, err := c.resolve(env.Rcpts[i].To)
+		if err != nil && !errors.Is(err, errNotOurs) {
+			return nil, fmt.Errorf("resolve <%s>: %w", env.Rcpts[i].To, err)
+		}
+		if err != nil || len(e.forwards) > 0 || bounce.Wanted(env.Rcpts[i], bounce.Delivered) {
+			d.away = c.queue.Begin(env.ID)
+			d.store = d.away
+			return d, nil
+		}
+		targets = append(targets, maildir.Target{Maildir: e.boxes[0].dir})
 	}
-	targets, _, err := c.targets(env, stops)
-	if err != nil {
+	var err error
+	if d.here, err = c.deliver.Begin(targets); err != nil {
 		return nil, err
 	}
-	d, err := c.deliver.Begin(targets)
-	if err != nil {
-		return nil, err
-	}
-	return &draft{courier: c, env: env, Draft: d}, nil
+	d.store = d.here
+	return d, nil
 }
 
-// stop is an address that a message goes to, and into which folder there.
-type stop struct {
-	to     mail.Path
-	folder string // "" is the INBOX
-}
-
-// targets resolves stops to mailboxes, each once, and adds the trace fields of
-// the final delivery (RFC 5321 §4.4). Delivered-To would make every copy
-// differ, and would tell recipients of each other if they shared one, so it is
-// only there when a message goes to one mailbox. Nothing is lost for loop
-// detection: a mailbox is an end.
-func (c *courier) targets(env *mail.Envelope, stops []stop) (targets []maildir.Target, boxes []mailbox, err error) {
-	seen := map[string]bool{}
-	for _, s := range stops {
-		found, err := c.domains.resolve(s.to)
-		if err != nil {
-			return nil, nil, fmt.Errorf("resolve <%s>: %w", s.to, err)
-		}
-		for _, b := range found {
-			if !seen[b.dir] {
-				seen[b.dir] = true
-				boxes = append(boxes, b)
-				targets = append(targets, maildir.Target{Maildir: b.dir, Folder: s.folder})
-			}
-		}
-	}
-	head := "Return-Path: <" + env.From.String() + ">\r\n"
-	if len(boxes) == 1 {
-		head += "Delivered-To: " + boxes[0].addr.String() + "\r\n"
-	}
-	for i := range targets {
-		targets[i].Header = []byte(head)
-	}
-	return targets, boxes, nil
-}
-
-// stops is where d.env's message goes after the policy has had its say. held
-// is true if some recipient's copy is to wait in the queue.
-func stops(env *mail.Envelope, how smtpd.Disposition) (list []stop, held bool) {
-	add := func(to mail.Path, f smtpd.Fate) {
-		held = held || f.Hold
-		switch {
-		case f.Discard || f.Hold:
-		case f.Quarantine:
-			list = append(list, stop{to, "Junk"})
-		default:
-			list = append(list, stop{to, ""})
-		}
-	}
-	if len(how.Redirect) > 0 {
-		for _, to := range how.Redirect {
-			add(to, how.Message)
-		}
-	} else {
-		for i, r := range env.Rcpts {
-			add(r.To, how.For(i))
-		}
-	}
-	for _, to := range how.BCC {
-		add(to, smtpd.Fate{Hold: how.Message.Hold})
-	}
-	return list, held
-}
-
-// draft is a message on its way in.
+// draft is a message on its way in. One of here and away holds it.
 type draft struct {
-	*maildir.Draft
+	store
 	courier *courier
 	env     *mail.Envelope
+	here    *maildir.Draft
+	away    *queue.Draft
+}
+
+// store is what a message is kept in while it is received.
+type store interface {
+	io.Writer
+	io.ReaderAt
+	Size() int64
+	Close()
 }
 
 // Commit delivers (see smtpd.Draft).
 func (d *draft) Commit(ctx context.Context, trace []byte, how smtpd.Disposition) ([]mail.Status, error) {
-	c := d.courier
-	same := func(s mail.Status) []mail.Status {
-		all := make([]mail.Status, len(d.env.Rcpts))
-		for i := range all {
-			all[i] = s
-		}
-		return all
+	legs, err := d.courier.legs(d.env, how, policy.NewContent(d.store, d.Size()))
+	var st mail.Status
+	switch {
+	case err != nil:
+		return nil, err
+	case len(legs) == 0: // all of it is discarded
+	case d.here != nil && allHere(legs):
+		st, err = d.courier.toMailboxes(ctx, d, legs, trace)
+	default:
+		st, err = d.courier.toQueue(d, legs, trace, how)
 	}
-	list, held := stops(d.env, how)
-	if held { // nobody could release it
-		c.log.Error("a policy holds mail, which needs the queue", "id", d.env.ID)
-		return same(mail.Status{Code: 451, Enhanced: "4.3.5", Text: "Server configuration error"}), nil
-	}
-	if len(list) == 0 {
-		return same(mail.Status{}), nil
-	}
-	targets, boxes, err := c.targets(d.env, list)
 	if err != nil {
 		return nil, err
 	}
+	all := make([]mail.Status, len(d.env.Rcpts))
+	for i := range all {
+		all[i] = st
+	}
+	return all, nil
+}
+
+// toMailboxes delivers at once.
+func (c *courier) toMailboxes(ctx context.Context, d *draft, legs []leg, trace []byte) (mail.Status, error) {
+	targets := mailboxTargets(d.env.From, legs)
 	for _, t := range targets {
-		if t.Folder == "" && len(how.Redirect)+len(how.BCC) == 0 {
-			continue // RCPT has seen to it
-		}
 		if err := c.deliver.Ensure(t); err != nil {
-			return nil, err
+			return mail.Status{}, err
 		}
 	}
-	if err := d.Deliver(ctx, targets, trace); err != nil {
+	if err := d.here.Deliver(ctx, targets, trace); err != nil {
 		c.log.Error("delivery failed", "id", d.env.ID, "err", err)
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-			return same(mail.Status{Code: 452, Enhanced: "4.3.1", Text: "Insufficient system storage"}), nil
+		return notStored(err), nil
+	}
+	for _, l := range legs {
+		c.log.Info("delivered", "id", d.env.ID, "rcpt", l.box.user, "folder", l.folder)
+	}
+	return mail.Status{}, nil
+}
+
+// notStored is the reply where a message could not be made durable.
+func notStored(err error) mail.Status {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, queue.ErrFull) {
+		return statusFull()
+	}
+	return mail.Status{Code: 451, Enhanced: "4.3.0", Text: "mail cannot be stored now"}
+}
+
+// mailboxTargets are the places of legs with the trace fields of the final delivery
+// (RFC 5321 §4.4). Delivered-To would make every copy differ, and would tell
+// recipients of each other if they shared one, so it is only there when a message
+// goes to one mailbox. Nothing is lost for loop detection: a mailbox is an end.
+func mailboxTargets(from mail.Path, legs []leg) (targets []maildir.Target) {
+	head := "Return-Path: <" + from.String() + ">\r\n"
+	if len(legs) == 1 {
+		head += "Delivered-To: " + legs[0].box.addr.String() + "\r\n"
+	}
+	for _, l := range legs {
+		targets = append(targets, maildir.Target{Maildir: l.box.dir, Folder: l.folder, Header: []byte(head)})
+	}
+	return targets
+}
+
+// toQueue puts a message for others, or one that is held, into the queue, with all
+// its recipients: so one commit makes it durable for everybody.
+func (c *courier) toQueue(d *draft, legs []leg, trace []byte, how smtpd.Disposition) (mail.Status, error) {
+	away := d.away
+	if away == nil {
+		away = c.queue.Begin(d.env.ID)
+		defer away.Close()
+		if _, err := io.Copy(away, io.NewSectionReader(d.store, 0, d.Size())); err != nil {
+			return notStored(err), nil
 		}
-		return same(mail.Status{Code: 451, Enhanced: "4.3.0", Text: "mail cannot be stored now"}), nil
 	}
-	for i, b := range boxes {
-		c.log.Info("delivered", "id", d.env.ID, "rcpt", b.user, "folder", targets[i].Folder)
+	m := &queue.Message{Envelope: *d.env, Head: trace}
+	for _, l := range legs {
+		m.Rcpts = append(m.Rcpts, c.recipient(&l, d.env))
+		if l.hold {
+			m.Hold = "held by a policy"
+		}
 	}
-	return same(mail.Status{}), nil
+	if err := away.Commit(m); err != nil {
+		c.log.Error("message could not be queued", "id", d.env.ID, "err", err)
+		return notStored(err), nil
+	}
+	c.log.Info("queued", "id", d.env.ID, "recipients", len(m.Rcpts), "hold", m.Hold)
+	return mail.Status{}, nil
 }
 
 // Abort forgets the message.
 func (d *draft) Abort() { d.Close() }
 
 // Content is the message for checks at stage message.
-func (d *draft) Content() policy.Content { return policy.NewContent(d.Draft, d.Size()) }
+func (d *draft) Content() policy.Content { return policy.NewContent(d.store, d.Size()) }

@@ -29,12 +29,12 @@ func (ds *domains) Owners(p mail.Path) []string {
 	if p.IsNull() {
 		return nil
 	}
-	boxes, err := ds.resolve(p)
+	e, err := ds.resolve(p)
 	if err != nil {
 		return nil
 	}
-	users := make([]string, len(boxes))
-	for i, b := range boxes {
+	users := make([]string, len(e.boxes))
+	for i, b := range e.boxes {
 		users[i] = b.user
 	}
 	return slices.Compact(users)

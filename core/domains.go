@@ -3,7 +3,8 @@ package core
 import (
 	"errors"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/wafermail/wafer/core/mail"
@@ -48,26 +49,47 @@ type mailbox struct {
 var (
 	errNotOurs   = errors.New("not a domain of ours")
 	errNoMailbox = errors.New("no such mailbox")
-	errRemote    = errors.New("an alias leads to another host")
 	errAliasLoop = errors.New("aliases lead too far")
 )
 
-// resolve follows aliases from p to the mailboxes that it stands for, each once,
-// in a fixed order. The bare postmaster is the first domain's.
-func (ds *domains) resolve(p mail.Path) ([]mailbox, error) {
-	found := map[string]mailbox{}
-	if err := ds.follow(ds.route(p), 0, map[string]bool{}, found); err != nil {
-		return nil, err
+// forward is an address elsewhere to which an alias leads.
+type forward struct {
+	to  mail.Path
+	via mail.Path // the alias
+}
+
+// ends is everything that an address stands for.
+type ends struct {
+	boxes    []mailbox
+	forwards []forward
+}
+
+// resolve follows aliases from p to the mailboxes and the addresses elsewhere that
+// it stands for, each once, in a fixed order. The bare postmaster is the first
+// domain's.
+func (ds *domains) resolve(p mail.Path) (ends, error) {
+	f := found{boxes: map[string]mailbox{}, forwards: map[string]forward{}, seen: map[string]bool{}}
+	if err := ds.follow(ds.route(p), mail.Path{}, 0, &f); err != nil {
+		return ends{}, err
 	}
-	if len(found) == 0 {
-		return nil, errAliasLoop // they name only each other
+	if len(f.boxes)+len(f.forwards) == 0 {
+		return ends{}, errAliasLoop // they name only each other
 	}
-	boxes := make([]mailbox, 0, len(found))
-	for _, b := range found {
-		boxes = append(boxes, b)
+	var e ends
+	for _, user := range slices.Sorted(maps.Keys(f.boxes)) {
+		e.boxes = append(e.boxes, f.boxes[user])
 	}
-	sort.Slice(boxes, func(i, j int) bool { return boxes[i].user < boxes[j].user })
-	return boxes, nil
+	for _, key := range slices.Sorted(maps.Keys(f.forwards)) {
+		e.forwards = append(e.forwards, f.forwards[key])
+	}
+	return e, nil
+}
+
+// found is what resolve has met so far.
+type found struct {
+	boxes    map[string]mailbox // by user
+	forwards map[string]forward // by key
+	seen     map[string]bool    // keys of addresses
 }
 
 // maxHops bounds the hosts that a local part may name.
@@ -127,33 +149,36 @@ func (d *domain) knows(local string) bool {
 	return false
 }
 
-// follow adds the mailboxes of p to found. An address that is met again adds
-// nothing, so aliases that name each other do no harm; an alias may name its own
-// mailbox to keep a copy.
-func (ds *domains) follow(p mail.Path, depth int, seen map[string]bool, found map[string]mailbox) error {
+// follow adds what p, to which via led, stands for. An address that is met again
+// adds nothing, so aliases that name each other do no harm; an alias may name its
+// own mailbox to keep a copy.
+func (ds *domains) follow(p, via mail.Path, depth int, f *found) error {
 	d := ds.byName[mail.DomainKey(p.Domain())]
+	key := p.Key()
 	switch {
 	case d == nil && depth == 0:
 		return errNotOurs
-	case d == nil:
-		return fmt.Errorf("%w: %s", errRemote, p)
-	case depth > maxAliasDepth || len(found) > maxAliasFanOut || len(seen) > maxAliasFanOut:
+	case depth > maxAliasDepth || len(f.boxes)+len(f.forwards) > maxAliasFanOut || len(f.seen) > maxAliasFanOut:
 		return errAliasLoop
+	case d == nil:
+		if _, ok := f.forwards[key]; !ok {
+			f.forwards[key] = forward{p, via}
+		}
+		return nil
 	}
-	key := p.Key()
-	again := seen[key]
-	seen[key] = true
+	again := f.seen[key]
+	f.seen[key] = true
 	for _, local := range d.candidates(p.Local()) {
 		if to, ok := d.aliases[local]; ok && !again {
 			for _, next := range to {
-				if err := ds.follow(next, depth+1, seen, found); err != nil {
+				if err := ds.follow(next, p, depth+1, f); err != nil {
 					return err
 				}
 			}
 			return nil
 		}
 		if d.users.Has(local) {
-			return d.add(local, p, found)
+			return d.add(local, p, f.boxes)
 		}
 	}
 	if again {
@@ -161,11 +186,11 @@ func (ds *domains) follow(p mail.Path, depth int, seen map[string]bool, found ma
 	}
 	if strings.EqualFold(p.Local(), "postmaster") { // RFC 5321 §4.5.1: there always is one
 		if first, ok := d.users.First(); ok && d.catchAll.IsNull() {
-			return d.add(first, p, found)
+			return d.add(first, p, f.boxes)
 		}
 	}
 	if !d.catchAll.IsNull() {
-		return ds.follow(d.catchAll, depth+1, seen, found)
+		return ds.follow(d.catchAll, p, depth+1, f)
 	}
 	return errNoMailbox
 }

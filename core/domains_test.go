@@ -79,7 +79,7 @@ func TestResolve(t *testing.T) {
 		{"alias with detail", "both+x@example.org", "ann@example.org bob@example.org", nil},
 		{"aliases in a circle", "ping@example.org", "", errAliasLoop},
 		{"alias to another domain of ours", "com@example.org", "eve@example.com", nil},
-		{"alias to another host", "out@example.org", "", errRemote},
+		{"alias to another host", "out@example.org", "x@elsewhere.example via out@example.org", nil},
 		{"alias to nobody", "ghost@example.org", "", errNoMailbox},
 		{"aliases too deep", "deep@example.com", "", errAliasLoop},
 		{"catch-all", "whoever@example.com", "eve@example.com", nil},
@@ -94,10 +94,13 @@ func TestResolve(t *testing.T) {
 	ds := testDomains(t)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			boxes, err := ds.resolve(path(t, row.in))
+			e, err := ds.resolve(path(t, row.in))
 			var users []string
-			for _, b := range boxes {
+			for _, b := range e.boxes {
 				users = append(users, b.user)
+			}
+			for _, f := range e.forwards {
+				users = append(users, f.to.String()+" via "+f.via.String())
 			}
 			if got := strings.Join(users, " "); got != row.want || !errors.Is(err, row.err) {
 				t.Errorf("resolve(%q) = %q, %v; want %q, %v", row.in, got, err, row.want, row.err)

@@ -181,8 +181,17 @@ func (q *Queue) way(m *Message, r *Recipient) (mail.Route, *mail.Outcome) {
 	return q.o.Route(q.ctx, m, r)
 }
 
+// Held is the transport of a route that keeps the message until it is released; its
+// hop says why.
+const Held = "hold"
+
 // enqueue queues a job for its destination, or defers it at once if that is dead.
 func (q *Queue) enqueue(l *live, s share, rcpts []int, now time.Time) {
+	if s.route.Transport == Held {
+		reason := s.route.Hop
+		l.held = &reason
+		return
+	}
 	ln := q.lanes[s.route.Transport]
 	if ln == nil {
 		l.settleAll(rcpts, mail.Outcome{Status: mail.Status{Code: 451, Enhanced: "4.3.5", Text: "there is no transport " + s.route.Transport}}, now)
