@@ -104,6 +104,7 @@ func (s *Server) engine(d *door) error {
 		e, err := smtpd.New(smtpd.Config{
 			Profile: smtpd.Profile(d.profile), Hostname: c.Hostname, TLS: s.tls(d.block),
 			Trusted: c.Trusted, ProxyFrom: c.Proxy, XClientFrom: c.XClient, AuthLoopback: d.block.Loopback, Without: d.block.Without,
+			OwnSender: smtpd.Ownership(c.Sending.Submission.OwnSender), HideClient: c.Sending.Submission.HideClient,
 			Limits: smtpd.Limits{
 				MessageSize: c.Limits.MessageSize, Recipients: c.Limits.Recipients,
 				SoftErrors: c.Limits.SoftErrors, HardErrors: c.Limits.HardErrors,
@@ -115,7 +116,7 @@ func (s *Server) engine(d *door) error {
 				g := s.current.Load()
 				return smtpd.Rules{
 					Policy: g.policy, Auth: s.auth, Directory: g.domains, Release: g.pin(),
-					Courier: &courier{domains: g.domains, deliver: s.deliver, trusted: s.trusted, log: log},
+					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: s.trusted, limit: c.Limits.MessageSize, log: log},
 				}
 			},
 		})
@@ -152,7 +153,7 @@ func (s *Server) names(ctx context.Context, addr netip.Addr) (verified, reverse 
 func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
 	shown, err := s.metricsHandler()
 	if err == nil {
-		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Metrics: shown, Logger: s.log})
+		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Queue: s.queue, Metrics: shown, Logger: s.log})
 	}
 	if err != nil {
 		return errors.Join(err, s.close())

@@ -12,12 +12,14 @@ policy "submission" {
     with   = { reject = ["login-mismatch"] }
   }
 
-  # A stolen password is worth 500 recipients an hour, not a million. Each RCPT
-  # is one question, so each counts as one.
+  # A stolen password is worth 200 recipients an hour, not a million. What comes
+  # after them is taken and held for a look: "wafer queue list -held", then
+  # "wafer queue release" or "drop". Each RCPT is one question, so each counts as
+  # one.
   check "per-user" {
     plugin = "ratelimit"
     at     = "rcpt"
     allow  = ["count"]
-    with   = { key = "user", limit = 500, per = "1h" }
+    with   = { key = "user", limit = 200, per = "1h", action = "hold" }
   }
 }

@@ -52,14 +52,14 @@ test "without a login there is no mail" {
 }
 
 test "a stolen password" {
-  step "500 recipients in an hour" {
-    times = 500
+  step "200 recipients in an hour" {
+    times = 200
     expect { verdict = "accept" }
   }
   step "and one too many" {
     expect {
-      verdict = "defer"
-      code    = 450
+      verdict = "hold"
+      code    = 250
       by      = "per-user"
       reason  = "rate-limit"
     }

@@ -31,7 +31,8 @@ import (
 // first; that is when it is accepted. After a mere kill, what is still in tmp/, or
 // is a body without an envelope, was never acknowledged, and goes. After a power
 // cut renames may be lost, so a message that is whole, wherever its two files
-// are, is taken for accepted. When a message is done, its envelope goes first.
+// are, is taken for accepted. When a message is done its envelope is moved to tmp/
+// before the body goes, so that nobody takes that for a body without an envelope.
 type spool struct {
 	dir     string
 	barrier *durable.Barrier
@@ -42,6 +43,7 @@ type spool struct {
 const (
 	bodySuffix     = ".m"
 	envelopeSuffix = ".e"
+	doneSuffix     = ".x" // in tmp/: the envelope of a message that is done
 	formatLine     = "wafer-queue 1\n"
 	alphabet       = "0123456789ABCDEFGHJKMNPQRSTVWXYZ" // of ids
 )
@@ -132,9 +134,29 @@ func (s *spool) sweep() error {
 		return err
 	}
 	for _, name := range names {
+		if suffix := filepath.Ext(name); suffix == envelopeSuffix || suffix == doneSuffix {
+			if err := s.leftover(mail.ID(strings.TrimSuffix(name, suffix))); err != nil {
+				return err
+			}
+		}
 		if err := s.disk.remove(s.tmp(name)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// leftover removes the body of a message whose envelope has no place yet, or no
+// more.
+func (s *spool) leftover(id mail.ID) error {
+	if !validID(string(id)) {
+		return nil
+	}
+	if _, err := os.Lstat(s.path(id, envelopeSuffix)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.disk.remove(s.path(id, bodySuffix)); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -292,9 +314,7 @@ func (s *spool) walk(ctx context.Context, ids chan<- mail.ID) error {
 	return nil
 }
 
-// orphan is a body without an envelope: of a message that is done, or that was
-// never acknowledged. It may also be what is left of a damaged directory, so it
-// is not removed.
+// orphan is a body without an envelope: what is left of a damaged directory.
 func (s *spool) orphan(id mail.ID) {
 	s.aside(id, errors.New("a body without an envelope"))
 }
@@ -441,8 +461,11 @@ func (s *spool) rewrite(m *Message) error {
 
 // remove forgets a message that is done.
 func (s *spool) remove(id mail.ID) error {
-	err := s.disk.remove(s.path(id, envelopeSuffix))
-	return errors.Join(err, s.disk.remove(s.path(id, bodySuffix)))
+	done := s.tmp(string(id) + doneSuffix)
+	if err := s.disk.rename(s.path(id, envelopeSuffix), done); err != nil {
+		return err
+	}
+	return errors.Join(s.disk.remove(s.path(id, bodySuffix)), s.disk.remove(done))
 }
 
 // aside takes a message out of the queue without losing it.

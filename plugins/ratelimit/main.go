@@ -27,7 +27,7 @@ var plugin = sdk.Plugin{
 		{Name: "limit", Type: sdk.Int, Required: true, Help: "how much is allowed"},
 		{Name: "per", Type: sdk.Duration, Default: []string{"60s"}, Help: "in which time, from 1s to 31d"},
 		{Name: "cost", Type: sdk.String, Default: []string{"1"}, Choices: []string{"1", "connections", "messages", costRecipients, costSize, "bytes", costFailures}, Help: "what is counted: each question (1, connections, messages), its recipients, its octets (size, bytes), or failed logins"},
-		{Name: "action", Type: sdk.String, Default: []string{actionDefer}, Choices: []string{actionDefer, actionReject, actionDisconnect, actionTag}, Help: "what to do with what is too much"},
+		{Name: "action", Type: sdk.String, Default: []string{actionDefer}, Choices: []string{actionDefer, actionReject, actionDisconnect, actionTag, actionHold}, Help: "what to do with what is too much"},
 		{Name: "code", Type: sdk.Int, Default: []string{"0"}, Help: "reply code; 0: the action's"},
 		{Name: "text", Type: sdk.String, Help: "what to reply: %c the client, %k the key, %l the limit, %p the time, %s the sum, %w what is too much; may begin with an enhanced code"},
 		{Name: "prefix4", Type: sdk.Int, Default: []string{"24"}, Help: "bits of an IPv4 client's network, for client-net"},

@@ -114,6 +114,7 @@ func TestActions(t *testing.T) {
 		{"defer", "defer", sdk.Rcpt, sdk.ActionDefer, 450, "4.7.1"},
 		{"reject", "reject", sdk.Rcpt, sdk.ActionReject, 554, "5.7.1"},
 		{"disconnect", "disconnect", sdk.Rcpt, sdk.ActionDisconnect, 421, "4.7.0"},
+		{"hold", "hold", sdk.Rcpt, sdk.ActionHold, 0, ""},
 		{"defer at connect", "defer", sdk.Connect, sdk.ActionDisconnect, 421, "4.7.0"},
 		{"reject at connect", "reject", sdk.Connect, sdk.ActionDisconnect, 421, "4.7.0"},
 	}

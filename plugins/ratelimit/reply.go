@@ -13,6 +13,7 @@ const (
 	actionReject     = "reject"
 	actionDisconnect = "disconnect"
 	actionTag        = "tag"
+	actionHold       = "hold"
 )
 
 // answer is how a configuration refuses.
@@ -41,7 +42,7 @@ func parseAnswer(c *sdk.Config) (a answer, err error) {
 	case actionDisconnect:
 		high = 599
 	}
-	if a.code != 0 && (a.code < low || a.code > high || a.action == actionTag) {
+	if a.code != 0 && (a.code < low || a.code > high || a.action == actionTag || a.action == actionHold) {
 		return a, c.Errorf("code", strconv.Itoa(a.code), "does not go with", a.action)
 	}
 	first, rest, _ := strings.Cut(a.text, " ")
@@ -61,9 +62,15 @@ func parseAnswer(c *sdk.Config) (a answer, err error) {
 }
 
 // refuse says what is too much. At connect there is nothing to refuse but the
-// connection, so every action but tag hangs up there (RFC 5321 §3.8).
+// connection, so every action but tag and hold hangs up there (RFC 5321 §3.8).
+// Before MAIL there is nothing to hold, so hold tags.
 func (a *answer) refuse(e *sdk.Event, failures bool, key string, sum int64) sdk.Verdict {
-	if a.action == actionTag {
+	if a.action == actionHold && e.Stage() >= sdk.Mail {
+		v := sdk.Hold().Tag(a.tag)
+		v.Reason = "rate-limit"
+		return v
+	}
+	if a.action == actionTag || a.action == actionHold {
 		return sdk.Next().Tag(a.tag)
 	}
 	what := "mail"
