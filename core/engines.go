@@ -153,7 +153,7 @@ func (s *Server) names(ctx context.Context, addr netip.Addr) (verified, reverse 
 func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
 	shown, err := s.metricsHandler()
 	if err == nil {
-		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Queue: s.queue, Metrics: shown, Logger: s.log})
+		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Queue: s.queue, Submit: s.submit, Metrics: shown, Logger: s.log})
 	}
 	if err != nil {
 		return errors.Join(err, s.close())

@@ -34,6 +34,16 @@ var (
 	descTotal    = metric("connections_total", "Connections so far.", "listener", "profile")
 	descPanics   = metric("session_panics_total", "Sessions that ended in a bug.", "listener", "profile")
 	descOwed     = metric("messages_owed", "Acknowledged messages that wait for a mailbox.")
+	descQueued   = metric("queue_messages", "Messages in the queue by state.", "state")
+	descOldest   = metric("queue_oldest_seconds", "Age of the oldest message in the queue.")
+	descRunning  = metric("queue_deliveries", "Deliveries under way.")
+	descDead     = metric("queue_destinations_suspended", "Destinations that are not tried for a while.")
+	descAccepted = metric("queue_accepted_total", "Messages that the queue has taken.")
+	descResults  = metric("queue_recipients_total", "Outcomes of attempts, by recipient.", "result")
+	descNotices  = metric("queue_notices_total", "Notices to senders.")
+	descAside    = metric("queue_aside_total", "Messages that were set aside because they could not be handled.")
+	descRelayed  = metric("relay_connections_total", "Connections to other hosts.")
+	descRelayTLS = metric("relay_tls_total", "TLS handshakes with other hosts by result (RFC 8460).", "result")
 	descRecords  = metric("decisions_written_total", "Records in the decision log.")
 	descDropped  = metric("decisions_dropped_total", "Records that the decision log could not take.")
 	descStarted  = metric("start_time_seconds", "When the server started, in seconds since 1970.")
@@ -80,6 +90,26 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter(descPanics, float64(l.Panics), d.name, d.profile)
 	}
 	gauge(descOwed, float64(m.s.deliver.Owed()))
+	q := m.s.queue.Stats()
+	for state, n := range map[string]int{"active": q.Active, "deferred": q.Deferred + q.Parked, "hold": q.Held} {
+		gauge(descQueued, float64(n), state)
+	}
+	if !q.Oldest.IsZero() {
+		gauge(descOldest, time.Since(q.Oldest).Seconds())
+	}
+	gauge(descRunning, float64(q.Running))
+	gauge(descDead, float64(q.Suspended))
+	counter(descAccepted, float64(q.Accepted))
+	for result, n := range map[string]int64{"sent": q.Sent, "deferred": q.Deferrals, "failed": q.Failed, "expired": q.Expired} {
+		counter(descResults, float64(n), result)
+	}
+	counter(descNotices, float64(q.Notices))
+	counter(descAside, float64(q.Aside))
+	r := m.s.relay.Stats()
+	counter(descRelayed, float64(r.Opened))
+	for result, n := range r.TLS {
+		counter(descRelayTLS, float64(n), result)
+	}
 	gauge(descStarted, float64(m.s.started.Unix()))
 	if log := m.s.decisions; log != nil {
 		counter(descRecords, float64(log.Written()))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -24,6 +25,7 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Ask the running server how it is."`
 	Fmt    fmtCmd    `cmd:"" help:"Write configuration and policies in their canonical form."`
 	User   userCmd   `cmd:"" help:"Add, change, list and remove users."`
+	Queue  queueCmd  `cmd:"" help:"Show and steer the mail that waits."`
 	Policy policyCmd `cmd:"" help:"Test, explain and log what may pass."`
 	Plugin pluginCmd `cmd:"" help:"Look at policy plugins."`
 	Demo   demoCmd   `cmd:"" help:"Serve a demo on loopback: a domain, a user, a certificate, real policies."`
@@ -43,11 +45,20 @@ type exit int
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 func main() {
-	os.Exit(wafer(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	std := streams{os.Stdin, os.Stdout, os.Stderr}
+	if code, ok := classic(filepath.Base(os.Args[0]), os.Args[1:], std); ok {
+		os.Exit(code)
+	}
+	os.Exit(wafer(os.Args[1:], std))
 }
 
 // wafer runs one command and returns its exit code.
 func wafer(args []string, std streams) int {
+	if len(args) > 0 {
+		if code, ok := classic(args[0], args[1:], std); ok {
+			return code
+		}
+	}
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("wafer"),

@@ -90,6 +90,23 @@ func (s *server) queueLen() int {
 	return bytes.Count(b, []byte("\n"))
 }
 
+// awaitQueue waits until the queue has n messages and no attempt is under way.
+func (s *server) awaitQueue(n string) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		b, err := admin.Ask(context.Background(), s.w.path("state"), "/queue")
+		must(s.t, err)
+		if fmt.Sprint(bytes.Count(b, []byte("\n"))) == n && !bytes.Contains(b, []byte(`"active"`)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("there are not %s messages in the queue: %s", n, b)
+		}
+		wait(10*time.Millisecond, s.done)
+	}
+}
+
 // flush tries everything at once.
 func (s *server) flush() {
 	s.t.Helper()

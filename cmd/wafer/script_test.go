@@ -92,6 +92,9 @@ func TestScript(t *testing.T) {
 					ts.Fatalf("%s: %v", args[1], err)
 				}
 			}),
+			"await": command(2, func(st *story, ts *testscript.TestScript, args []string) {
+				st.running().awaitQueue(args[0])
+			}),
 			"hang": command(1, func(st *story, ts *testscript.TestScript, args []string) {
 				p := st.peers[args[0]]
 				if p == nil {

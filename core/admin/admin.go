@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/wafermail/wafer/core/queue"
@@ -104,6 +105,7 @@ type Config struct {
 	Status  func() Status
 	Memory  Memory       // nil: there is none
 	Queue   *queue.Queue // nil: there is none
+	Submit  Submit       // nil: programs on this machine cannot hand mail over
 	Metrics http.Handler // nil: there are none
 	Logger  *slog.Logger
 }
@@ -165,6 +167,9 @@ func Listen(c Config) (*Server, error) {
 	if c.Queue != nil {
 		serveQueue(mux, c.Queue, answer)
 	}
+	if c.Submit != nil {
+		serveSubmit(mux, c.Submit, answer)
+	}
 	if c.Metrics != nil {
 		mux.Handle("GET /metrics", c.Metrics)
 	}
@@ -211,8 +216,8 @@ func do(ctx context.Context, method, state, path string) (b []byte, err error) {
 	return b, err
 }
 
-// stream sends a request and hands the answer's body to read.
-func stream(ctx context.Context, method, state, path string, read func(io.Reader) error) error {
+// request sends a request; the caller closes the answer's body.
+func request(ctx context.Context, method, state, path string, body io.Reader) (*http.Response, error) {
 	sock := filepath.Join(state, SocketName)
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -221,13 +226,22 @@ func stream(ctx context.Context, method, state, path string, read func(io.Reader
 			return d.DialContext(ctx, "unix", sock)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://wafer"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://wafer"+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %s does not answer (%v)", ErrNotRunning, sock, err)
+		return nil, fmt.Errorf("%w: %s does not answer (%v)", ErrNotRunning, sock, err)
+	}
+	return resp, nil
+}
+
+// stream sends a request and hands the answer's body to read.
+func stream(ctx context.Context, method, state, path string, read func(io.Reader) error) error {
+	resp, err := request(ctx, method, state, path, nil)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close() // only read
 	if resp.StatusCode == http.StatusOK {
@@ -237,9 +251,15 @@ func stream(ctx context.Context, method, state, path string, read func(io.Reader
 	if err != nil {
 		return err
 	}
-	var fault struct{ Error string }
-	if json.Unmarshal(b, &fault) == nil && fault.Error != "" {
-		return fmt.Errorf("ask %s: %s", path, fault.Error)
+	return fault(path, resp.Status, b)
+}
+
+// fault is what the server said instead of an answer.
+func fault(path, status string, b []byte) error {
+	path, _, _ = strings.Cut(path, "?")
+	var said struct{ Error string }
+	if json.Unmarshal(b, &said) == nil && said.Error != "" {
+		return fmt.Errorf("ask %s: %s", path, said.Error)
 	}
-	return fmt.Errorf("ask %s: %s", path, resp.Status)
+	return fmt.Errorf("ask %s: %s", path, status)
 }

@@ -37,7 +37,7 @@ func functions(outside func(name, arg string) (string, error)) map[string]functi
 		"duration": function.New(&function.Spec{
 			Params: text("text"), Type: function.StaticReturnType(cty.Number),
 			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-				d, err := parseDuration(args[0].AsString())
+				d, err := ParseDuration(args[0].AsString())
 				if err != nil {
 					return cty.NilVal, fmt.Errorf(`%q is not a duration such as "90s"`, args[0].AsString())
 				}

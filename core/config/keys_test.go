@@ -402,7 +402,7 @@ func TestWithPlaces(t *testing.T) {
 func TestDurations(t *testing.T) {
 	rows := map[string]time.Duration{"60s": time.Minute, "1h30m": 90 * time.Minute, "2d": 48 * time.Hour, "1d12h": 36 * time.Hour, "1d-1h": -1, "1dx": -1, "": -1, "5": -1, "d": -1, "1.5d": -1, "99999999d": -1}
 	for in, want := range rows {
-		got, err := parseDuration(in)
+		got, err := ParseDuration(in)
 		if err != nil {
 			got = -1
 		}

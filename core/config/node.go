@@ -193,7 +193,7 @@ func (n *node) duration(name string, fallback, lo, hi time.Duration) time.Durati
 		return fallback
 	}
 	if v.Type() == cty.String {
-		if d, err := parseDuration(v.AsString()); err == nil && d >= lo && d <= hi {
+		if d, err := ParseDuration(v.AsString()); err == nil && d >= lo && d <= hi {
 			return d
 		}
 	}
@@ -201,8 +201,8 @@ func (n *node) duration(name string, fallback, lo, hi time.Duration) time.Durati
 	return fallback
 }
 
-// parseDuration is time.ParseDuration with days in front: "2d", "1d12h".
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration is time.ParseDuration with days in front: "2d", "1d12h".
+func ParseDuration(s string) (time.Duration, error) {
 	days, rest, ok := strings.Cut(s, "d")
 	if !ok {
 		return time.ParseDuration(s)

@@ -1,7 +1,6 @@
 package mtasts
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 
 // Policy is what a domain says about its mail exchangers (RFC 8461 §3.2).
 type Policy struct {
-	ID      string        `json:"id"`
+	ID      string        `json:"id"`   // of the record that announced it
 	Mode    string        `json:"mode"` // "enforce", "testing" or "none"
 	MX      []string      `json:"mx"`   // names, or "*." and a name
 	MaxAge  time.Duration `json:"max_age"`
@@ -26,80 +25,115 @@ const (
 	maxPolicy = 64 << 10 // octets
 	maxMX     = 256
 	maxMaxAge = 31557600 * time.Second // RFC 8461 §3.2
+	maxID     = 32                     // characters of an id, and of the name of a field
+	maxRecord = 4 << 10                // octets of a TXT record
 )
 
-// ParsePolicy reads a policy file. Fields that are not known are passed over.
-func ParsePolicy(r io.Reader) (p Policy, err error) {
-	in := bufio.NewScanner(io.LimitReader(r, maxPolicy+1))
-	in.Buffer(make([]byte, 4096), maxPolicy)
-	seen := map[string]bool{}
-	size := 0
-	for in.Scan() {
-		size += len(in.Bytes()) + 1
-		line := strings.TrimRight(in.Text(), " \t\r")
+// letters and digits are what names and ids are made of.
+const (
+	digits  = "0123456789"
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// ParsePolicy reads a policy file (RFC 8461 §3.2), of at most 64 KiB and 256 mail
+// exchangers. Fields that are not known are passed over; of one that stands twice the
+// first counts. A max_age of more than a year is taken for a year. ID and Fetched are
+// left empty.
+func ParsePolicy(r io.Reader) (Policy, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxPolicy+1))
+	if err != nil {
+		return Policy{}, err
+	}
+	if len(b) > maxPolicy {
+		return Policy{}, fmt.Errorf("more than %d octets", maxPolicy)
+	}
+	var p Policy
+	seen := make(map[string]bool, 4)
+	for line := range strings.SplitSeq(string(b), "\n") {
+		line = strings.TrimRight(strings.TrimSuffix(line, "\r"), " \t")
 		if line == "" {
 			continue
 		}
 		key, value, ok := strings.Cut(line, ":")
-		if !ok {
-			return p, fmt.Errorf("line %.60q is no field", line)
+		if !ok || !isField(key) || strings.ContainsFunc(value, isControl) {
+			return Policy{}, fmt.Errorf("line %.60q is no field", line)
 		}
-		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		if key != "mx" && seen[key] {
-			continue // the first counts
-		}
-		seen[key] = true
+		value = strings.Trim(value, " \t")
 		switch key {
-		case "version":
-			if value != "STSv1" {
-				return p, fmt.Errorf("version %.20q is not known", value)
+		case "version", "mode", "max_age":
+			if seen[key] {
+				continue
 			}
-		case "mode":
-			if value != "enforce" && value != "testing" && value != "none" {
-				return p, fmt.Errorf("mode %.20q is not known", value)
-			}
-			p.Mode = value
-		case "max_age":
-			n, err := strconv.ParseUint(value, 10, 32)
-			if err != nil || len(value) > 10 {
-				return p, fmt.Errorf("max_age %.20q is no number of seconds", value)
-			}
-			p.MaxAge = min(time.Duration(n)*time.Second, maxMaxAge)
-		case "mx":
-			if !mail.ValidDomain(strings.TrimPrefix(value, "*.")) || strings.HasPrefix(value, "[") {
-				return p, fmt.Errorf("mx %.60q is no host", value)
-			}
-			if len(p.MX) < maxMX {
-				p.MX = append(p.MX, value)
-			}
+			seen[key] = true
+		}
+		if err := p.set(key, value); err != nil {
+			return Policy{}, err
 		}
 	}
-	switch {
-	case in.Err() != nil:
-		return p, in.Err()
-	case size > maxPolicy:
-		return p, fmt.Errorf("a policy of more than %d octets", maxPolicy)
-	case !seen["version"]:
-		return p, errors.New("there is no version")
-	case p.Mode == "":
-		return p, errors.New("there is no mode")
-	case !seen["max_age"]:
-		return p, errors.New("there is no max_age")
-	case p.Mode != "none" && len(p.MX) == 0:
-		return p, errors.New("there is no mx")
+	for _, key := range []string{"version", "mode", "max_age"} {
+		if !seen[key] {
+			return Policy{}, fmt.Errorf("there is no %s", key)
+		}
 	}
-	return p, nil
+	return p, p.check()
 }
 
-// Match reports whether the policy names host (RFC 8461 §4.1). "*." stands for one
-// label.
+// set takes one field.
+func (p *Policy) set(key, value string) error {
+	switch key {
+	case "version":
+		if value != "STSv1" {
+			return fmt.Errorf("version %.20q is not known", value)
+		}
+	case "mode":
+		p.Mode = value
+	case "max_age":
+		n, err := strconv.ParseUint(value, 10, 64)
+		if err != nil || len(value) > 10 {
+			return fmt.Errorf("max_age %.20q is no number of seconds", value)
+		}
+		p.MaxAge = time.Duration(min(n, uint64(maxMaxAge/time.Second))) * time.Second
+	case "mx":
+		p.MX = append(p.MX, value)
+	}
+	return nil
+}
+
+// check says what is wrong with a policy.
+func (p Policy) check() error {
+	switch {
+	case p.Mode != "enforce" && p.Mode != "testing" && p.Mode != "none":
+		return fmt.Errorf("mode %.20q is not known", p.Mode)
+	case p.MaxAge < 0 || p.MaxAge > maxMaxAge:
+		return errors.New("max_age is out of bounds")
+	case p.Mode != "none" && len(p.MX) == 0:
+		return errors.New("there is no mx")
+	case len(p.MX) > maxMX:
+		return fmt.Errorf("more than %d mx", maxMX)
+	}
+	for _, mx := range p.MX {
+		if !isHost(mail.DomainKey(plain(mx))) {
+			return fmt.Errorf("mx %.60q is no host", mx)
+		}
+	}
+	return nil
+}
+
+// plain is a pattern without its wildcard and last dot.
+func plain(mx string) string { return strings.TrimSuffix(strings.TrimPrefix(mx, "*."), ".") }
+
+// Match reports whether the policy names host (RFC 8461 §4.1), in any case and with or
+// without its last dot. "*." stands for one label. It does not look at Mode.
 func (p Policy) Match(host string) bool {
 	host = mail.DomainKey(strings.TrimSuffix(host, "."))
-	_, parent, _ := strings.Cut(host, ".")
+	first, parent, _ := strings.Cut(host, ".")
 	for _, mx := range p.MX {
-		under, wild := strings.CutPrefix(mx, "*.")
-		key := mail.DomainKey(strings.TrimSuffix(under, "."))
-		if wild && parent == key && parent != "" || !wild && host == key {
+		want := mail.DomainKey(plain(mx))
+		if strings.HasPrefix(mx, "*.") {
+			if first != "" && parent != "" && parent == want {
+				return true
+			}
+		} else if host != "" && host == want {
 			return true
 		}
 	}
@@ -107,24 +141,57 @@ func (p Policy) Match(host string) bool {
 }
 
 // ParseRecord finds the policy's id among the TXT records of _mta-sts.DOMAIN (RFC
-// 8461 §3.1). There must be exactly one record that begins with "v=STSv1".
+// 8461 §3.1). Other records may stand beside it; with two, or one that is malformed,
+// the domain has no policy.
 func ParseRecord(txts []string) (id string, ok bool) {
-	n := 0
 	for _, t := range txts {
-		version, rest, _ := strings.Cut(t, ";")
-		if strings.TrimRight(version, " \t") != "v=STSv1" {
+		version, fields, more := strings.Cut(t, ";")
+		if !more || strings.TrimRight(version, " \t") != "v=STSv1" {
 			continue
 		}
-		n++
-		for _, f := range strings.Split(rest, ";") {
-			key, value, _ := strings.Cut(strings.TrimSpace(f), "=")
-			if strings.TrimSpace(key) == "id" && id == "" {
-				id = strings.TrimSpace(value)
+		if id != "" {
+			return "", false
+		}
+		if id = recordID(fields); id == "" {
+			return "", false
+		}
+	}
+	return id, id != ""
+}
+
+// recordID reads what follows the version; "" if that is malformed or without an id.
+func recordID(fields string) (id string) {
+	if len(fields) > maxRecord {
+		return ""
+	}
+	// One semicolon may stand at the end.
+	fields = strings.TrimRight(strings.TrimSuffix(strings.TrimRight(fields, " \t"), ";"), " \t")
+	for f := range strings.SplitSeq(fields, ";") {
+		key, value, ok := strings.Cut(strings.Trim(f, " \t"), "=")
+		switch {
+		case !ok || !isField(key) || value == "" || strings.ContainsFunc(value, notInValue):
+			return ""
+		case key == "id" && id == "":
+			if id = value; len(id) > maxID || strings.Trim(id, letters+digits) != "" {
+				return ""
 			}
 		}
 	}
-	if n != 1 || id == "" || len(id) > 32 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {
-		return "", false
-	}
-	return id, true
+	return id
+}
+
+// isField reports whether s can be the name of a field (RFC 8461 §3.1, §3.2).
+func isField(s string) bool {
+	return s != "" && len(s) <= maxID && strings.ContainsAny(s[:1], letters+digits) && strings.Trim(s, letters+digits+"_-.") == ""
+}
+
+// notInValue reports what no value of a record has: anything but visible ASCII, and
+// "=" and ";".
+func notInValue(r rune) bool { return r <= ' ' || r > '~' || r == '=' || r == ';' }
+
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// isHost reports whether s is a host's name in A-labels, as it can stand in a URL.
+func isHost(s string) bool {
+	return mail.ValidDomain(s) && strings.Trim(s, letters+digits+"-_.") == ""
 }

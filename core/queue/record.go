@@ -273,7 +273,7 @@ func parsePath(s string) (mail.Path, error) {
 	}
 	p, err := mail.ParsePath(s, true)
 	if err != nil {
-		return mail.ReadPath("<"+s+">", true)
+		return mail.ReadPath(s, true)
 	}
 	return p, nil
 }

@@ -176,10 +176,18 @@ func (q *Queue) sort(l *live) {
 // way is where a recipient's mail goes.
 func (q *Queue) way(m *Message, r *Recipient) (mail.Route, *mail.Outcome) {
 	if r.Route != nil {
-		return *r.Route, nil
+		w := *r.Route
+		if w.Hop == "" && w.Transport == ByDomain {
+			w.Hop = mail.DomainKey(r.To.Domain())
+		}
+		return w, nil
 	}
 	return q.o.Route(q.ctx, m, r)
 }
+
+// ByDomain is the transport whose next hop is a recipient's domain, where a person has
+// named no other.
+const ByDomain = "smtp"
 
 // Held is the transport of a route that keeps the message until it is released; its
 // hop says why.

@@ -264,6 +264,9 @@ func (a *attempt) run(ctx context.Context) *failure {
 	}
 	var err error
 	if a.hop, err = parseHop(name, a.c.Port); err != nil {
+		if name != mail.DomainKey(a.d.Envelope.Rcpts[0].To.Domain()) { // it was a person who wrote that
+			return ours(451, "4.3.5", "%v", err)
+		}
 		return ours(550, "5.1.2", "%v", err)
 	}
 	if t.Implicit && a.hop.port == a.c.Port {

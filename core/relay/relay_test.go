@@ -291,7 +291,7 @@ func TestRouting(t *testing.T) {
 		}, "[one.test]:2525", "250 2.0.0", "one.test"},
 		{"address in brackets", func(l *lab, good, _ *relaytest.Server) { l.at["192.0.2.1"] = good.Addr().String() }, "[192.0.2.1]", "250 2.0.0", ""},
 		{"MX names an address", func(l *lab, good, _ *relaytest.Server) { l.mx("example.net", "10 192.0.2.1") }, "", "550 5.4.4", ""},
-		{"hop of nonsense", func(*lab, *relaytest.Server, *relaytest.Server) {}, "[nonsense", "550 5.1.2", ""},
+		{"hop of nonsense", func(*lab, *relaytest.Server, *relaytest.Server) {}, "[nonsense", "451 4.3.5", ""},
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
