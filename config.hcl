@@ -65,6 +65,41 @@ domain "example.org" {
   # catch_all = "ann"
 }
 
+# Mail for other hosts. These are the defaults.
+queue {
+  lifetime        = "5d"    # then it is returned
+  bounce_lifetime = "5d"    # of mail without a sender
+  delay_notice    = "4h"    # then its sender hears that it takes long
+  retry_min       = "300s"  # the time between attempts doubles from here
+  retry_max       = "4000s" # to here
+  deliveries      = 500     # at once
+  double_bounces  = "postmaster"
+  bounce_excerpt  = 50000 # octets; a longer message is returned as its header
+}
+
+relay {
+  tls     = "may" # or "encrypt", "verify", "dane", "dane-only"
+  mta_sts = true
+}
+
+submission {
+  own_sender  = "both" # users write in their own name, envelope and header
+  hide_client = false
+}
+
+# A smarthost for everything that is not ours:
+#
+# transport "hub" {
+#   host     = "[smtp.example.net]:587"
+#   username = "mail.example.org"
+#   password = file("/etc/wafer/hub.password")
+#   tls      = "verify"
+# }
+#
+# route "*" {
+#   transport = "hub"
+# }
+
 listener "mx" {
   profile = "mx"
   address = ":25"

@@ -60,6 +60,15 @@ domain "example.test" {
   }
 }
 
+# The demo sends nothing away: what is not ours is held. wafer queue list shows it.
+transport "kept" {
+  protocol = "hold"
+}
+
+route "*" {
+  transport = "kept"
+}
+
 run_as {
   allow_root = true
 }

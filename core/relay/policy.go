@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wafermail/wafer/core/dane"
+	"github.com/wafermail/wafer/core/mtasts"
 )
 
 // Level is how much encryption towards a host is asked for.
@@ -42,7 +43,8 @@ type TLSPolicy struct {
 	Names []string // for Verify: accepted names of hosts; nil: the host's name and the next hop's domain
 	Fixed bool     // MTA-STS does not make it stricter
 
-	hostOnly bool // the name must be that of the mail exchanger (RFC 8461 §4.1)
+	hostOnly bool           // the name must be that of the mail exchanger (RFC 8461 §4.1)
+	sts      *mtasts.Policy // of Level DANE: what holds for hosts without records
 }
 
 // policy is the TLS policy of the attempt's destination before MTA-STS.
@@ -68,10 +70,11 @@ func (a *attempt) strict(ctx context.Context, hosts []exchanger, p TLSPolicy) ([
 	if !known || sts.Mode == "none" || sts.Mode == "" {
 		return hosts, p, nil
 	}
-	if p.Level == DANE { // a signed zone with TLSA records needs nothing else
-		if records, secure, status := dane.Lookup(ctx, a.c.Resolver, hosts[0].host, a.hop.port); secure && len(records) > 0 && status == dane.Usable {
-			return hosts, p, nil
+	if p.Level == DANE { // which comes first, host by host
+		if sts.Mode == "enforce" {
+			p.sts = &sts
 		}
+		return hosts, p, nil
 	}
 	var named []exchanger
 	for _, h := range hosts {
@@ -129,7 +132,14 @@ func (a *attempt) daneDemand(ctx context.Context, t target, p TLSPolicy) (demand
 			a.tally.tls("dane-required")
 			return demand{}, &failure{outcome: ours(451, "4.7.5", "DANE is required, but host %s %s", t.remote, why).outcome}
 		}
-		return demand{level: May}, nil
+		switch {
+		case p.sts == nil:
+			return demand{level: May}, nil
+		case p.sts.Match(t.host):
+			return demand{level: Verify, names: []string{t.host}}, nil
+		}
+		a.tally.tls("validation-failure")
+		return demand{}, ours(451, "4.7.5", "host %s is not named by the MTA-STS policy of %s", t.remote, a.hop.name)
 	}
 	if t.host == "" || !t.secure {
 		return insecure("is not in a signed zone")
