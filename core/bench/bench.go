@@ -36,7 +36,7 @@ import (
 type settings struct {
 	wafer    string   // the binary
 	dir      string   // parent of the work folder
-	parts    []string // of "load", "slow", "idle", "disk"
+	parts    []string // of "load", "send", "slow", "idle", "disk"
 	servers  []string // of those in load.go's order
 	conns    []int
 	sizes    []int // octets
@@ -80,7 +80,7 @@ func parse(args []string) (*settings, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&s.wafer, "wafer", ".build/wafer", "the wafer binary")
 	f.StringVar(&s.dir, "dir", "/var/tmp", "make the work folder here: its file system is measured")
-	only := f.String("only", "load,slow,idle,disk", "parts to measure")
+	only := f.String("only", "load,send,slow,idle,disk", "parts to measure")
 	servers := f.String("servers", strings.Join([]string{waferPlain, waferPolicy, postfix}, ","), "servers to load")
 	conns := f.String("conns", "1,10,50", "numbers of connections")
 	sizes := f.String("sizes", "4096,102400", "message sizes in octets")
@@ -109,7 +109,7 @@ func parse(args []string) (*settings, error) {
 			s.duration = time.Second
 		}
 	}
-	if err := known(s.parts, "load", "slow", "idle", "disk"); err != nil {
+	if err := known(s.parts, "load", "send", "slow", "idle", "disk"); err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
 	}
 	if err := known(s.servers, waferPlain, waferPolicy, postfix); err != nil {
@@ -170,9 +170,9 @@ func run(ctx context.Context, s *settings) (err error) {
 	spread(work)
 	r := &report{Machine: describe(work), Settings: s.describe()}
 	parts := map[string]func(context.Context, *settings, string, *report) error{
-		"disk": measureDisk, "load": measureLoad, "slow": measureSlow, "idle": measureIdle,
+		"disk": measureDisk, "load": measureLoad, "send": measureSend, "slow": measureSlow, "idle": measureIdle,
 	}
-	for _, part := range []string{"disk", "load", "slow", "idle"} {
+	for _, part := range []string{"disk", "load", "send", "slow", "idle"} {
 		if !slices.Contains(s.parts, part) {
 			continue
 		}

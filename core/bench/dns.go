@@ -45,6 +45,8 @@ func answer(w dns.ResponseWriter, q *dns.Msg) {
 		name := strings.ToLower(question.Name)
 		record := ""
 		switch {
+		case strings.HasSuffix(name, ".far.test."):
+			record = farRecord(name, question.Qtype)
 		case !strings.HasSuffix(name, ".sender.test.") && !strings.HasSuffix(name, ".client.test."):
 			m.Rcode = dns.RcodeNameError
 		case question.Qtype == dns.TypeMX:
@@ -67,4 +69,20 @@ func answer(w dns.ResponseWriter, q *dns.Msg) {
 		}
 	}
 	_ = w.WriteMsg(m) // who does not hear it asks again
+}
+
+// farRecord is what is known of the hosts that mail is sent to: each name's last
+// label before "far.test" says which of them has its mail.
+func farRecord(name string, qtype uint16) string {
+	labels := strings.Split(strings.TrimSuffix(name, ".far.test."), ".")
+	kind := labels[len(labels)-1]
+	for i, f := range fars {
+		if f == kind && qtype == dns.TypeA && labels[0] == "mx" {
+			return "A " + farAddress(i)
+		}
+	}
+	if qtype == dns.TypeMX && labels[0] != "mx" {
+		return "MX 10 mx." + kind + ".far.test."
+	}
+	return ""
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -23,6 +25,11 @@ type loader struct {
 	size     int // octets of a message
 	duration time.Duration
 	pipeline bool
+
+	network byte               // of the clients' addresses, 127.network; 0: 2
+	user    string             // logs in after STARTTLS and is the sender; "": nobody does
+	to      func(n int) string // recipient of message n; nil: a mailbox of ours
+	limit   int                // messages; 0: as many as the duration allows
 }
 
 // outcome is what a loader saw.
@@ -47,7 +54,7 @@ func (l *loader) run(ctx context.Context) *outcome {
 	for range l.conns {
 		wg.Go(func() {
 			w := worker{loader: l, body: body, seq: &seq, opened: &opened}
-			for ctx.Err() == nil && time.Now().Before(end) && w.failed < 20 {
+			for ctx.Err() == nil && time.Now().Before(end) && w.failed < 20 && (l.limit == 0 || seq.Load() < int64(l.limit)) {
 				w.message()
 			}
 			if w.client != nil {
@@ -105,7 +112,7 @@ func (w *worker) try() error {
 		w.client = nil
 	}
 	if w.client == nil {
-		c, err := smtpOpen(w.address, 2, int(w.opened.Add(1)), false)
+		c, err := w.open()
 		if err != nil {
 			return fmt.Errorf("open: %w", err)
 		}
@@ -118,6 +125,12 @@ func (w *worker) try() error {
 	n := int(w.seq.Add(1))
 	from := "s" + strconv.Itoa(n%senders) + "@d" + strconv.Itoa(n%7) + ".sender.test"
 	to := "u" + strconv.Itoa(n%boxes) + "@" + domain
+	if w.user != "" {
+		from = w.user
+	}
+	if w.to != nil {
+		to = w.to(n)
+	}
 	if w.pipeline {
 		w.buf = fmt.Appendf(w.buf[:0], "MAIL FROM:<%s>\r\nRCPT TO:<%s>\r\nDATA\r\n", from, to)
 		if _, err := c.conn.Write(w.buf); err != nil {
@@ -151,6 +164,23 @@ func (w *worker) try() error {
 	w.waits = append(w.waits, w.last.Sub(start))
 	w.sent++
 	return nil
+}
+
+// open connects, and logs in if the load does.
+func (w *worker) open() (*client, error) {
+	network := w.network
+	if network == 0 {
+		network = 2
+	}
+	c, err := smtpOpen(w.address, network, int(w.opened.Add(1)), w.user != "")
+	if err != nil || w.user == "" {
+		return c, err
+	}
+	login := base64.StdEncoding.EncodeToString([]byte("\x00" + w.user + "\x00" + password))
+	if err := c.command("AUTH PLAIN "+login, "235"); err != nil {
+		return nil, errors.Join(err, c.conn.Close())
+	}
+	return c, nil
 }
 
 // compose writes message n, of about w.size octets, with its final dot.

@@ -19,6 +19,7 @@ type report struct {
 	Notes    []string  `json:"notes,omitempty"`
 	Disks    []diskRow `json:"disk,omitempty"`
 	Loads    []loadRow `json:"load,omitempty"`
+	Sends    []sendRow `json:"send,omitempty"`
 	Slows    []slowRow `json:"slow,omitempty"`
 	Idles    []idleRow `json:"idle,omitempty"`
 }
@@ -32,6 +33,7 @@ func (r *report) print(w io.Writer) error {
 	}
 	r.printDisks(&b)
 	r.printLoads(&b)
+	r.printSends(&b)
 	r.printSlows(&b)
 	r.printIdles(&b)
 	_, err := w.Write(b.Bytes())
@@ -105,6 +107,27 @@ func (r *report) printIdles(b *bytes.Buffer) {
 		if i.First != "" {
 			fmt.Fprintf(b, "\n%s, TLS %v: the first error: %s\n", i.Door, i.TLS, i.First)
 		}
+	}
+}
+
+func (r *report) printSends(b *bytes.Buffer) {
+	if len(r.Sends) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\nMail out: %d connections log in over TLS and send 4 KiB to fifty domains, beside five that send %d messages to a host that is ….\n\n"+
+		"| beside | arrived/s | of alone | CPU µs/msg | transit p50 ms | transit p99 ms | errors |\n|---|--:|--:|--:|--:|--:|--:|\n", sendConns, badMessages)
+	var alone float64
+	for _, g := range group(r.Sends, func(s sendRow) string { return s.Beside }) {
+		rate := median(g, func(s sendRow) float64 { return s.Arrived })
+		if alone == 0 {
+			alone = rate
+		}
+		errors := 0
+		for _, s := range g {
+			errors += s.Errors
+		}
+		fmt.Fprintf(b, "| %s | %.0f | %.0f %% | %.0f | %.1f | %.1f | %d |\n", g[0].Beside, rate, 100*rate/alone,
+			median(g, func(s sendRow) float64 { return s.CPU }), median(g, func(s sendRow) float64 { return s.P50 }), median(g, func(s sendRow) float64 { return s.P99 }), errors)
 	}
 }
 

@@ -89,15 +89,16 @@ listener "imaps" {
 }
 `
 
-// startWafer starts the binary in dir, with the policies or without.
-func startWafer(ctx context.Context, binary, dir, name string, policies bool) (*waferServer, error) {
+// startWafer starts the binary in dir, with the policies or without, and with more
+// of the configuration if there is more to say.
+func startWafer(ctx context.Context, binary, dir, name string, policies bool, more ...string) (*waferServer, error) {
 	w := &waferServer{binary: binary, config: filepath.Join(dir, "config.hcl")}
 	w.name, w.mail, w.log = name, filepath.Join(dir, "mail", domain), filepath.Join(dir, "log")
 	var err error
 	if w.names, err = startNames(); err != nil {
 		return nil, err
 	}
-	if err := w.prepare(dir, policies); err != nil {
+	if err := w.prepare(dir, policies, strings.Join(more, "")); err != nil {
 		return nil, err
 	}
 	w.meter = newMeter(name)
@@ -135,7 +136,7 @@ func startWafer(ctx context.Context, binary, dir, name string, policies bool) (*
 }
 
 // prepare writes everything that the server reads.
-func (w *waferServer) prepare(dir string, policies bool) error {
+func (w *waferServer) prepare(dir string, policies bool, more string) error {
 	if err := os.MkdirAll(w.mail, 0o755); err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (w *waferServer) prepare(dir string, policies bool) error {
 		return err
 	}
 	for name, b := range map[string][]byte{
-		"config.hcl": fmt.Appendf(nil, waferConfig, w.names.address, line),
+		"config.hcl": fmt.Appendf(nil, waferConfig, w.names.address, line+more),
 		"users":      users.Bytes(),
 		"cert.pem":   cert,
 		"key.pem":    key,
@@ -200,7 +201,7 @@ func (w *waferServer) ready(ctx context.Context, ended chan error) error {
 	defer cancel()
 	for {
 		st, err := w.status(ctx)
-		if err == nil && len(st.Listeners) == 3 {
+		if err == nil && len(st.Listeners) >= 3 {
 			w.doors = map[string]string{}
 			for _, l := range st.Listeners {
 				w.doors[l.Name] = l.Address
