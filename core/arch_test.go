@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"core/maildir":         {"core/mail", "core/durable", "core/spill"},
 	"core/queue":           {"core/mail", "core/durable", "core/spill", "core/policy", "core/bounce"},
 	"core/relay":           {"core/mail", "core/dns", "core/dane", "core/mtasts"},
+	"core/postfixtest":     {},
 	"core/relay/relaytest": {},
 	"core/dane":            {"core/dns"},
 	"core/mtasts":          {"core/mail", "core/dns"},

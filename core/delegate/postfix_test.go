@@ -4,134 +4,32 @@ package delegate
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/textproto"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/wafermail/wafer/core/policy"
+	"github.com/wafermail/wafer/core/postfixtest"
 )
 
-// postfixMain is an instance of its own: it asks the policy service, relays
-// what it accepts to an LMTP sink, and lets the test say who it is (XCLIENT).
-const postfixMain = `compatibility_level = 3.6
-queue_directory = %[1]s/spool
-data_directory = %[1]s/data
-command_directory = /usr/sbin
-daemon_directory = %[2]s
-mail_owner = postfix
-maillog_file = %[1]s/log/mail.log
-maillog_file_prefixes = %[1]s/log
-myhostname = mx.example.test
-mydomain = example.test
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mydestination =
-mynetworks = 127.0.0.1/32
-alias_maps =
-alias_database =
-virtual_mailbox_domains = example.test
+// settings are an instance's that asks the policy service and hands what it accepts to
+// an LMTP sink.
+const settings = `virtual_mailbox_domains = example.test
 virtual_mailbox_maps = static:any
-virtual_transport = lmtp:inet:%[3]s
-smtpd_peername_lookup = no
-smtpd_authorized_xclient_hosts = 127.0.0.1
-smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
-smtpd_recipient_restrictions = check_policy_service inet:%[4]s, reject_unlisted_recipient
-smtpd_data_restrictions = check_policy_service inet:%[4]s
+virtual_transport = lmtp:inet:%[1]s
+smtpd_recipient_restrictions = check_policy_service inet:%[2]s, reject_unlisted_recipient
+smtpd_data_restrictions = check_policy_service inet:%[2]s
 smtpd_policy_service_retry_delay = 1s
 `
 
-const postfixMaster = `%s inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-lmtp unix - - n - - lmtp
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-`
-
-// startPostfix starts Debian's Postfix with its state in a directory of the
-// test's and returns where it listens.
 func startPostfix(t *testing.T, lmtp, service string) (smtp string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("Postfix's master needs root")
-	}
-	account, err := user.Lookup("postfix")
-	if err != nil {
-		t.Skip("there is no Postfix (apt-get install postfix)")
-	}
-	daemons, err := exec.Command("/usr/sbin/postconf", "-d", "-h", "daemon_directory").Output()
-	if err != nil {
-		t.Skip("there is no Postfix (apt-get install postfix)")
-	}
-	// Not t.TempDir: the account postfix has to get through the parents.
-	dir, err := os.MkdirTemp("", "postfix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	uid, err1 := strconv.Atoi(account.Uid)
-	gid, err2 := strconv.Atoi(account.Gid)
-	err = errors.Join(err1, err2, os.Chmod(dir, 0o755))
-	for _, d := range []string{"etc", "data", "log", "spool"} {
-		err = errors.Join(err, os.Mkdir(filepath.Join(dir, d), 0o755))
-	}
-	free, err3 := net.Listen("tcp", "127.0.0.1:0")
-	if err = errors.Join(err, err3, os.Chown(filepath.Join(dir, "data"), uid, gid)); err != nil {
-		t.Fatal(err)
-	}
-	smtp = free.Addr().String()
-	etc := filepath.Join(dir, "etc")
-	err = errors.Join(free.Close(),
-		os.WriteFile(filepath.Join(etc, "main.cf"), fmt.Appendf(nil, postfixMain, dir, strings.TrimSpace(string(daemons)), lmtp, service), 0o644),
-		os.WriteFile(filepath.Join(etc, "master.cf"), fmt.Appendf(nil, postfixMaster, smtp), 0o644))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := postfix(etc, "start"); err != nil {
-		t.Fatalf("postfix start: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := postfix(etc, "stop"); err != nil {
-			t.Errorf("postfix stop: %v: %s", err, out)
-		}
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(dir, "log", "mail.log"))
-			t.Logf("%s", log)
-		}
-	})
-	return smtp
-}
-
-// postfix runs a command of the instance. Its daemons are not to hold the test's
-// pipes open, hence the file.
-func postfix(etc, verb string) (string, error) {
-	out, err := os.CreateTemp(etc, "out")
-	if err != nil {
-		return "", err
-	}
-	defer out.Close()
-	cmd := exec.Command("/usr/sbin/postfix", "-c", etc, verb)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = out, out, &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Run()
-	said, _ := os.ReadFile(out.Name())
-	return string(said), err
+	return postfixtest.Start(t, fmt.Sprintf(settings, lmtp, service), nil)
 }
 
 // sink is an LMTP server that hands over the messages it is given.
