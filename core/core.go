@@ -71,6 +71,7 @@ type Server struct {
 	relay    *relay.Client
 	queue    *queue.Queue
 	srs      *srs.Rewriter // nil: senders of forwarded mail stay as they are
+	limits   wishes        // of policies
 	registry *smtpd.Registry
 	doors    []*door
 	admin    *admin.Server

@@ -21,8 +21,11 @@ import (
 	"github.com/wafermail/wafer/core/srs"
 )
 
-// Names of transports that are always there, besides relay.SMTP.
-const local = "local"
+// Names of transports that are always there, besides relay.SMTP and failing.
+const (
+	local    = "local"   // into mailboxes; the hop is the folder
+	dropping = "discard" // nowhere
+)
 
 // openQueue makes the way out: relay, transports, queue.
 func (s *Server) openQueue(ctx context.Context) error {
@@ -36,7 +39,7 @@ func (s *Server) openQueue(ctx context.Context) error {
 	}
 	s.opened(s.relay.Close)
 	ways := map[string]queue.Transport{
-		relay.SMTP: s.relay, failing: failTransport{}, local: &localTransport{s},
+		relay.SMTP: s.relay, failing: failTransport{}, local: &localTransport{s}, dropping: discardTransport{},
 	}
 	most := map[string]int{relay.SMTP: c.Sending.Relay.Limits.Deliveries}
 	for _, t := range c.Sending.Transports {
@@ -56,9 +59,9 @@ func (s *Server) openQueue(ctx context.Context) error {
 	}
 	s.queue, err = queue.Open(ctx, queue.Config{
 		Dir: filepath.Join(c.State, "queue"), Hostname: c.Hostname, Barrier: s.barrier, Transports: ways, Most: most,
-		Route: s.route, Limits: s.routeLimits,
+		Queued: s.queued, Route: s.routed, Limits: s.routeLimits,
 		Schedule: queue.Schedule{Min: q.RetryMin, Max: q.RetryMax, Lifetime: q.Lifetime, BounceLifetime: q.BounceLifetime, Delay: delay},
-		Notices:  queue.Notices{Postmaster: s.postmaster(), Excerpt: q.BounceExcerpt}, Concurrent: q.Deliveries, Logger: s.log,
+		Notices:  queue.Notices{Postmaster: s.postmaster(), Excerpt: q.BounceExcerpt, Review: s.review}, Concurrent: q.Deliveries, Logger: s.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open the queue: %w", err)
@@ -241,16 +244,16 @@ func (s *Server) tlsPolicy(domain string) relay.TLSPolicy {
 	return relay.TLSPolicy{Level: level, Names: names, Fixed: fixed}
 }
 
-// route is where a recipient's mail goes (see queue.Config).
-func (s *Server) route(_ context.Context, _ *queue.Message, r *queue.Recipient) (mail.Route, *mail.Outcome) {
+// route is where a recipient's mail goes, as the configuration says.
+func (s *Server) route(r *queue.Recipient) mail.Route {
 	domain := mail.DomainKey(r.To.Domain())
 	if s.current.Load().domains.byName[domain] != nil {
-		return mail.Route{Transport: local}, nil
+		return mail.Route{Transport: local}
 	}
 	ways := s.config.Sending.Routes
 	i := match(domain, len(ways), func(i int) string { return ways[i].Domain })
 	if i < 0 {
-		return mail.Route{Transport: relay.SMTP, Hop: domain}, nil
+		return mail.Route{Transport: relay.SMTP, Hop: domain}
 	}
 	w := mail.Route{Transport: ways[i].Transport, Hop: ways[i].Host}
 	for _, t := range s.config.Sending.Transports {
@@ -258,7 +261,7 @@ func (s *Server) route(_ context.Context, _ *queue.Message, r *queue.Recipient) 
 			continue
 		}
 		if t.Protocol == "hold" {
-			return mail.Route{Transport: queue.Held, Hop: "held by the route " + ways[i].Domain}, nil
+			return mail.Route{Transport: queue.Held, Hop: "held by the route " + ways[i].Domain}
 		}
 		if w.Hop == "" {
 			w.Hop = t.Host
@@ -267,7 +270,7 @@ func (s *Server) route(_ context.Context, _ *queue.Message, r *queue.Recipient) 
 	if w.Hop == "" {
 		w.Hop = domain
 	}
-	return w, nil
+	return w
 }
 
 // routeLimits are the limits of a route (see queue.Config).
@@ -290,6 +293,9 @@ func (s *Server) routeLimits(r mail.Route) queue.Limits {
 		if d.Limits.Interval > 0 {
 			l.Interval = d.Limits.Interval
 		}
+	}
+	if n := s.limits.of(r); n > 0 {
+		l.Concurrency = n
 	}
 	return queue.Limits{Start: l.Start, Concurrent: l.Concurrency, Recipients: l.Recipients, Interval: l.Interval}
 }

@@ -168,6 +168,9 @@ const (
 	FactSenderOwners   = abi.FactSenderOwners   // logins that may use the sender address, one a line; "" if nobody owns it
 	FactTags           = abi.FactTags           // that checks have added so far, one a line
 	FactScore          = abi.FactScore          // that checks have added up so far: "3.5"
+	FactAttempts       = abi.FactAttempts       // at Route and Bounce: rounds of attempts so far: "3"
+	FactReply          = abi.FactReply          // at Route and Bounce: what the last attempt came to
+	FactNotice         = abi.FactNotice         // at Bounce: "failed", "delayed", "delivered", "relayed"
 )
 
 // Values of FactRecipientClass and FactSenderClass.

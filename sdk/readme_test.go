@@ -113,24 +113,25 @@ func TestReadmeTables(t *testing.T) {
 	names := map[string]string{
 		"next": "Next", "accept": "Accept", "reject": "Reject", "defer": "Defer", "disconnect": "Disconnect", "discard": "Discard",
 		"hold": "Hold", "quarantine": "Quarantine", "defer_if_permit": "DeferIfPermit", "defer_if_reject": "DeferIfReject",
-		"prepend": "AddHeader", "tag": "Tag", "redirect": "Redirect", "bcc": "BCC", "tarpit": "Tarpit",
+		"prepend": "AddHeader", "tag": "Tag", "redirect": "Redirect", "bcc": "BCC", "tarpit": "Tarpit", "route": "SendBy", "delay": "Delay", "limit": "Limit",
 	}
-	// The stages' columns are the last eight of a row.
+	// The stages' columns are the last eleven of a row.
 	columns := func(line string) string {
 		cells := strings.Split(strings.Trim(line, "|"), "|")
 		var last []string
-		for _, c := range cells[max(0, len(cells)-8):] {
+		for _, c := range cells[max(0, len(cells)-11):] {
 			last = append(last, strings.TrimSpace(c))
 		}
 		return strings.Join(last, ",")
 	}
 	for name, function := range names {
 		row := func(text []byte, form string) string {
-			m := regexp.MustCompile(`(?m)^` + form + `.*$`).Find(text)
-			if m == nil {
+			rows := regexp.MustCompile(`(?m)^`+form+`.*$`).FindAll(text, -1)
+			if rows == nil {
 				t.Errorf("no row %s", form)
+				return ""
 			}
-			return columns(string(m))
+			return columns(string(rows[len(rows)-1])) // a stage may have an effect's name, and comes before it
 		}
 		got, want := row(readme, `\| `+"`"+function+"`: "), row(spec, `\| [0-9]+ `+name+`( |:)`)
 		if got != want || !strings.Contains(want, "yes") {

@@ -65,6 +65,9 @@ const (
 	Rcpt     Stage = abi.StageRcpt
 	Data     Stage = abi.StageData
 	Message  Stage = abi.StageMessage
+	Queued   Stage = abi.StageQueued
+	Route    Stage = abi.StageRoute
+	Bounce   Stage = abi.StageBounce
 )
 
 // Plugin is a plugin's declaration.

@@ -114,6 +114,23 @@ func (v Verdict) Redirect(address string) Verdict {
 // BCC sends a copy to address.
 func (v Verdict) BCC(address string) Verdict { return v.with(Mod{Op: abi.OpBCC, Value: address}) }
 
+// SendBy chooses the way of a recipient at Route: a transport of the configuration,
+// and its next hop, "" for the transport's own.
+func (v Verdict) SendBy(transport, hop string) Verdict {
+	return v.with(Mod{Op: abi.OpRoute, Name: transport, Value: hop})
+}
+
+// Delay keeps a message back until it is d old, at most five days; at Queued and
+// Route.
+func (v Verdict) Delay(d time.Duration) Verdict {
+	return v.with(Mod{Op: abi.OpDelay, Number: min(max(d.Milliseconds(), 0), abi.MaxDelay)})
+}
+
+// Limit bounds the deliveries at once to the recipient's destination, at Route.
+func (v Verdict) Limit(n int) Verdict {
+	return v.with(Mod{Op: abi.OpLimit, Number: int64(min(max(n, 1), abi.MaxLimit))})
+}
+
 // Tarpit delays the reply, at most a minute.
 func (v Verdict) Tarpit(d time.Duration) Verdict {
 	return v.with(Mod{Op: abi.OpTarpit, Number: min(max(d.Milliseconds(), 0), abi.MaxTarpit)})

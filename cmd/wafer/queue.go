@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -27,35 +28,46 @@ type queueCmd struct {
 	Reroute queueRerouteCmd `cmd:"" help:"Send messages by another way."`
 }
 
-// queueFilter chooses messages.
+// queueFilter chooses messages. A flag that is nil was not given.
 type queueFilter struct {
-	Destination string `help:"Domain of a recipient that waits, or the host it is sent to." placeholder:"DOMAIN"`
-	Sender      string `help:"Sender: an address, @domain, or <> for notices." placeholder:"ADDRESS"`
-	Recipient   string `help:"A recipient that waits: an address or @domain." placeholder:"ADDRESS"`
-	Reason      string `help:"Part of the last reply, in any case." placeholder:"TEXT"`
-	Older       string `help:"At least that old: 2h, 1d12h." placeholder:"TIME"`
-	Younger     string `help:"At most that old." placeholder:"TIME"`
-	Held        bool   `help:"Only what is held."`
-	Deferred    bool   `help:"Only what waits for another attempt."`
+	Destination *string `help:"Domain of a recipient that waits, or the host it is sent to." placeholder:"DOMAIN"`
+	Sender      *string `help:"Sender: an address, @domain, or <> for notices." placeholder:"ADDRESS"`
+	Recipient   *string `help:"A recipient that waits: an address or @domain." placeholder:"ADDRESS"`
+	Reason      *string `help:"Part of the last reply, in any case." placeholder:"TEXT"`
+	Older       *string `help:"At least that old: 2h, 1d12h." placeholder:"TIME"`
+	Younger     *string `help:"At most that old." placeholder:"TIME"`
+	Held        bool    `help:"Only what is held."`
+	Deferred    bool    `help:"Only what waits for another attempt."`
 }
 
 // query is the filter as the server reads it. none says that it chooses everything.
+// A value that is empty or no time is an error: what a script's unset variable leaves
+// must not choose more than was meant.
 func (f *queueFilter) query(ids []string) (v url.Values, none bool, err error) {
 	v = url.Values{}
-	for name, value := range map[string]string{"destination": f.Destination, "sender": f.Sender, "recipient": f.Recipient, "reason": f.Reason} {
-		if value != "" {
-			v.Set(name, value)
-		}
-	}
-	for name, value := range map[string]string{"older": f.Older, "younger": f.Younger} {
-		if value == "" {
+	for _, x := range []struct {
+		name  string
+		value *string
+		time  bool
+	}{
+		{"destination", f.Destination, false}, {"sender", f.Sender, false}, {"recipient", f.Recipient, false}, {"reason", f.Reason, false},
+		{"older", f.Older, true}, {"younger", f.Younger, true},
+	} {
+		if x.value == nil {
 			continue
 		}
-		d, err := config.ParseDuration(value)
-		if err != nil {
-			return nil, false, fmt.Errorf("--%s %q is no time: write 90s, 10m, 2h or 1d12h", name, value)
+		value := strings.TrimSpace(*x.value)
+		if x.time {
+			d, err := config.ParseDuration(value)
+			if err != nil || d <= 0 {
+				return nil, false, fmt.Errorf("--%s %q is no time: write 90s, 10m, 2h or 1d12h", x.name, *x.value)
+			}
+			value = d.String()
 		}
-		v.Set(name, d.String())
+		if value == "" {
+			return nil, false, fmt.Errorf("--%s is empty", x.name)
+		}
+		v.Set(x.name, value)
 	}
 	if f.Held {
 		v.Set("held", "1")
@@ -64,10 +76,13 @@ func (f *queueFilter) query(ids []string) (v url.Values, none bool, err error) {
 		v.Set("deferred", "1")
 	}
 	for _, id := range ids {
-		v.Add("id", strings.ToUpper(id))
+		v.Add("id", queueID(id))
 	}
 	return v, len(v) == 0, nil
 }
+
+// queueID is an id as it was typed, or copied with the mark of a list.
+func queueID(s string) string { return strings.ToUpper(strings.TrimRight(strings.TrimSpace(s), "*!")) }
 
 type queueListCmd struct {
 	configFlag
@@ -95,10 +110,9 @@ func (c *queueListCmd) Run(std streams) error {
 	return listQueue(std, state, v)
 }
 
-// listQueue prints what the filter v chooses.
-func listQueue(std streams, state string, v url.Values) error {
-	n, octets := 0, int64(0)
-	err := admin.Stream(context.Background(), state, "/queue?"+v.Encode(), func(r io.Reader) error {
+// eachQueued calls f with what the filter v chooses, the oldest first.
+func eachQueued(state string, v url.Values, f func(admin.Queued)) error {
+	return admin.Stream(context.Background(), state, "/queue?"+v.Encode(), func(r io.Reader) error {
 		for d := json.NewDecoder(r); ; {
 			var q admin.Queued
 			if err := d.Decode(&q); err == io.EOF {
@@ -106,37 +120,45 @@ func listQueue(std streams, state string, v url.Values) error {
 			} else if err != nil {
 				return fmt.Errorf("read the server's answer: %w", err)
 			}
-			if n == 0 {
-				fmt.Fprintln(std.out, "-Queue ID-          --Size-- ----Arrival Time---- -Sender/Recipient-------")
-			}
-			n++
-			octets += q.MessageSize
-			printQueued(std.out, q)
+			f(q)
 		}
 	})
-	if err != nil {
-		return err
+}
+
+// listQueue prints what the filter v chooses.
+func listQueue(std streams, state string, v url.Values) error {
+	n, octets := 0, int64(0)
+	out := bufio.NewWriter(std.out)
+	err := eachQueued(state, v, func(q admin.Queued) {
+		if n == 0 {
+			fmt.Fprintln(out, "-Queue ID-          --Size-- ----Arrival Time---- -Sender/Recipient-------")
+		}
+		n++
+		octets += q.MessageSize
+		printQueued(out, q)
+	})
+	switch {
+	case err != nil:
+	case n == 0:
+		fmt.Fprintln(out, "Mail queue is empty")
+	default:
+		fmt.Fprintf(out, "-- %d Kbytes in %s.\n", (octets+1023)/1024, count(n, "Request", "Requests"))
 	}
-	if n == 0 {
-		_, err = fmt.Fprintln(std.out, "Mail queue is empty")
-		return err
-	}
-	_, err = fmt.Fprintf(std.out, "-- %d Kbytes in %s.\n", (octets+1023)/1024, count(n, "Request", "Requests"))
-	return err
+	return errors.Join(err, out.Flush())
 }
 
 // printQueued prints a message and those recipients that wait, with the reason above
 // those that share it.
 func printQueued(w io.Writer, q admin.Queued) {
 	mark := map[string]string{"active": "*", "hold": "!"}[q.QueueName]
-	fmt.Fprintf(w, "%-18s %9d %s  %s\n", q.QueueID+mark, q.MessageSize, time.Unix(q.ArrivalTime, 0).Format("Mon Jan _2 15:04:05"), q.Sender)
+	fmt.Fprintf(w, "%-18s %9d %s  %s\n", q.QueueID+mark, q.MessageSize, time.Unix(q.ArrivalTime, 0).Format("Mon Jan _2 15:04:05"), oneLine(q.Sender))
 	last := ""
 	for _, r := range q.Recipients {
 		if r.DelayReason != last && r.DelayReason != "" {
 			fmt.Fprintf(w, "%40s\n", "("+oneLine(r.DelayReason)+")")
 		}
 		last = r.DelayReason
-		fmt.Fprintf(w, "%41s%s\n", "", r.Address)
+		fmt.Fprintf(w, "%41s%s\n", "", oneLine(r.Address))
 	}
 	fmt.Fprintln(w)
 }
@@ -155,8 +177,8 @@ func oneLine(s string) string {
 type queueShowCmd struct {
 	configFlag
 	ID   string `arg:"" help:"The message."`
-	Raw  bool   `help:"Print the message itself, whole."`
-	JSON bool   `help:"Print JSON."`
+	Raw  bool   `xor:"form" help:"Print the message itself, whole."`
+	JSON bool   `xor:"form" help:"Print JSON."`
 }
 
 // Run prints what is known of a message.
@@ -165,7 +187,7 @@ func (c *queueShowCmd) Run(std streams) error {
 	if err != nil {
 		return err
 	}
-	path := "/queue/message/" + url.PathEscape(strings.ToUpper(c.ID))
+	path := "/queue/message/" + url.PathEscape(queueID(c.ID))
 	ctx := context.Background()
 	if c.Raw {
 		return admin.Stream(ctx, state, path+"?raw=1", func(r io.Reader) error {
@@ -220,6 +242,9 @@ func showQueued(out io.Writer, q admin.Queued) {
 	line("session", q.Session)
 	line("envelope id", q.EnvelopeID)
 	line("attempts", fmt.Sprint(q.Tries))
+	if q.DelayNotified {
+		line("delay", "the sender knows of it")
+	}
 	if !q.Next.IsZero() {
 		line("next attempt", q.Next.Format(time.RFC3339))
 	}
@@ -228,8 +253,11 @@ func showQueued(out io.Writer, q admin.Queued) {
 		fmt.Fprintf(out, "\n%s: %s\n", oneLine(r.Address), r.State)
 		w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 		line := func(name, value string) {
-			if value != "" {
-				fmt.Fprintf(w, "  %s\t%s\n", name, strings.ReplaceAll(oneLine(strings.ReplaceAll(value, "\n", "\x01")), "\x01", "\n  \t"))
+			for _, text := range strings.Split(value, "\n") {
+				if value != "" {
+					fmt.Fprintf(w, "  %s\t%s\n", name, oneLine(text))
+				}
+				name = "" // of what goes on
 			}
 		}
 		line("given as", r.Original)
@@ -242,7 +270,7 @@ func showQueued(out io.Writer, q admin.Queued) {
 		}
 		line("host", r.Remote)
 		line("status", r.Status)
-		line("said", strings.ReplaceAll(r.Reply, "\n", " / "))
+		line("said", r.Reply)
 		line("notify", strings.Join(r.Notify, ","))
 		w.Flush() // to memory or a terminal
 	}
@@ -286,9 +314,12 @@ func (c *queueShapeCmd) Run(std streams) error {
 	for _, a := range t.Ages {
 		fmt.Fprintf(w, "%d\t", a)
 	}
-	fmt.Fprintf(w, "%d+\t\n", t.Ages[len(t.Ages)-1])
+	if len(t.Ages) > 0 {
+		fmt.Fprintf(w, "%d+\t", t.Ages[len(t.Ages)-1])
+	}
+	fmt.Fprintln(w)
 	for _, r := range t.Rows {
-		fmt.Fprintf(w, "%s\t%d\t", r.Domain, r.Total)
+		fmt.Fprintf(w, "%s\t%d\t", oneLine(r.Domain), r.Total)
 		for _, n := range r.ByAge {
 			fmt.Fprintf(w, "%d\t", n)
 		}

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"golang.org/x/term"
 
@@ -28,6 +30,9 @@ type queueChange struct {
 	JSON   bool     `help:"Print JSON."`
 }
 
+// maxIDs is how many ids one request names, whose length is bounded.
+const maxIDs = 1000
+
 // run asks the server to do verb, with more of what it needs.
 func (c *queueChange) run(std streams, verb, past string, more url.Values) error {
 	v, none, err := c.query(c.IDs)
@@ -44,47 +49,119 @@ func (c *queueChange) run(std streams, verb, past string, more url.Values) error
 			return err
 		}
 	}
-	for name, values := range more {
-		v[name] = values
-	}
-	if c.DryRun {
-		v.Set("dry", "1")
-	}
 	state, err := c.state(std)
 	if err != nil {
 		return err
 	}
-	b, err := admin.Post(context.Background(), state, "/queue/"+verb+"?"+v.Encode())
-	if err != nil {
-		return err
-	}
-	var done admin.Changed
-	if err := json.Unmarshal(b, &done); err != nil {
-		return fmt.Errorf("read the server's answer: %w", err)
-	}
-	if c.JSON {
-		if _, err := std.out.Write(b); err != nil {
+	done, rows := admin.Changed{IDs: []mail.ID{}, Dry: c.DryRun}, map[mail.ID]string{}
+	ids := v["id"]
+	for first := true; first || len(ids) > 0; first = false {
+		part := maps.Clone(v)
+		if n := min(len(ids), maxIDs); n > 0 {
+			part["id"], ids = ids[:n], ids[n:]
+		}
+		maps.Copy(part, more)
+		if c.DryRun {
+			part.Set("dry", "1")
+		}
+		b, err := admin.Post(context.Background(), state, "/queue/"+verb+"?"+part.Encode())
+		if err != nil {
 			return err
 		}
-	} else {
-		if c.DryRun {
-			past = "would be " + past
-			for _, id := range done.IDs {
-				fmt.Fprintln(std.out, id)
-			}
+		var some admin.Changed
+		if err := json.Unmarshal(b, &some); err != nil {
+			return fmt.Errorf("read the server's answer: %w", err)
 		}
-		fmt.Fprintf(std.out, "%s %s\n", count(len(done.IDs), "message", "messages"), past)
-	}
-	var missing []string
-	for _, id := range c.IDs {
-		if !slices.ContainsFunc(done.IDs, func(x mail.ID) bool { return strings.EqualFold(string(x), id) }) {
-			missing = append(missing, id)
+		done.IDs = append(done.IDs, some.IDs...)
+		if !c.DryRun || c.JSON {
+			continue
+		}
+		if err := eachQueued(state, part, func(q admin.Queued) { rows[mail.ID(q.QueueID)] = oneRow(q) }); err != nil {
+			return err
 		}
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("not in the queue, or not in a state for that: %s", strings.Join(missing, ", "))
+	if err := c.report(std, past, done, rows); err != nil {
+		return err
 	}
-	return nil
+	return c.missing(std, state, verb, v["id"], done.IDs)
+}
+
+// report says what was done, or would be, with a row for each message.
+func (c *queueChange) report(std streams, past string, done admin.Changed, rows map[mail.ID]string) error {
+	if c.JSON {
+		enc := json.NewEncoder(std.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(done)
+	}
+	if c.DryRun {
+		past = "would be " + past
+		w := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
+		for _, id := range done.IDs {
+			fmt.Fprintf(w, "%s\t%s\n", id, rows[id])
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(std.out, "%s %s\n", count(len(done.IDs), "message", "messages"), past)
+	return err
+}
+
+// oneRow is a message in short: its sender, and the first of its recipients.
+func oneRow(q admin.Queued) string {
+	row := oneLine(q.Sender) + "\t"
+	if len(q.Recipients) > 0 {
+		row += oneLine(q.Recipients[0].Address)
+	}
+	if n := len(q.Recipients) - 1; n > 0 {
+		row += fmt.Sprintf(" and %d more", n)
+	}
+	return row
+}
+
+// missing is an error about those of ids that are not among done because the queue
+// does not have them. It tells of those that a filter or their state left out; that is
+// no error unless they are to be tried and held.
+func (c *queueChange) missing(std streams, state, verb string, ids []string, done []mail.ID) error {
+	seen := map[string]bool{}
+	for _, id := range done {
+		seen[string(id)] = true
+	}
+	var rest []string
+	for _, id := range ids {
+		if !seen[id] {
+			seen[id] = true
+			rest = append(rest, id)
+		}
+	}
+	there := map[string]string{}
+	for part := range slices.Chunk(rest, maxIDs) {
+		if err := eachQueued(state, url.Values{"id": part}, func(q admin.Queued) { there[q.QueueID] = q.QueueName }); err != nil {
+			return err
+		}
+	}
+	var gone, held []string
+	for _, id := range rest {
+		switch name, ok := there[id]; {
+		case !ok:
+			gone = append(gone, oneLine(id))
+		case name == "hold" && verb == "flush":
+			held = append(held, id)
+		default:
+			fmt.Fprintf(std.err, "wafer: %s is left as it is (%s)\n", id, name)
+		}
+	}
+	var errs []string
+	if len(gone) > 0 {
+		errs = append(errs, "not in the queue: "+strings.Join(gone, ", "))
+	}
+	if len(held) > 0 {
+		errs = append(errs, "held, and not tried until they are released: "+strings.Join(held, ", "))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(errs, "; "))
 }
 
 // confirm asks whether everything is meant.
@@ -92,7 +169,12 @@ func confirm(std streams, verb string) error {
 	if f, ok := std.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
 		return fmt.Errorf("%s all messages? Write --yes where nobody can be asked", verb)
 	}
-	fmt.Fprintf(std.out, "This will %s ALL messages of the queue. Type ALL to go on: ", verb)
+	return ask(std, verb)
+}
+
+// ask reads the answer of who sits at the terminal.
+func ask(std streams, verb string) error {
+	fmt.Fprintf(std.err, "This will %s ALL messages of the queue. Type ALL to go on: ", verb)
 	line, _ := bufio.NewReader(std.in).ReadString('\n') // what was typed counts, however it ended
 	if strings.TrimSpace(line) != "ALL" {
 		return errors.New("nothing was done")

@@ -100,7 +100,7 @@ func TestErrors(t *testing.T) {
 		want   string
 	}{
 		{"kind that is none", Ask, m, "/memory/moon", `ask /memory/moon: nothing is remembered under "moon"`},
-		{"forgetting of such", Delete, m, "/memory/moon?check=x", `ask /memory/moon?check=x: nothing is remembered under "moon"`},
+		{"forgetting of such", Delete, m, "/memory/moon?check=x", `ask /memory/moon: nothing is remembered under "moon"`},
 		{"no memory", Ask, nil, "/memory/state", "ask /memory/state: 404 Not Found"},
 		{"no metrics", Ask, m, "/metrics", "ask /metrics: 404 Not Found"},
 		{"no kind", Ask, m, "/memory/", "404 Not Found"},

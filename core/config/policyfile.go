@@ -16,7 +16,8 @@ import (
 )
 
 var (
-	stageWords = []string{"connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "message"}
+	stageWords = []string{"connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "message", "queued", "route", "bounce"}
+	guarded    = append(slices.Clone(profiles), "queue") // what policies are for
 	replyWords = []string{"connect", "helo", "mail", "rcpt"}
 	grants     = []string{"dns", "count", "state", "list", "message"}
 )
@@ -30,12 +31,12 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 	on, places := n.elements("on")
 	p.On = on
 	if len(p.On) == 0 {
-		r.fault(n.body.MissingItemRange(), n.what+" guards no door", `Write on = ["mx"], or more of `+strings.Join(profiles, ", ")+".")
+		r.fault(n.body.MissingItemRange(), n.what+" guards no door", `Write on = ["mx"], or more of `+strings.Join(guarded, ", ")+".")
 	}
 	for i, door := range p.On {
 		switch {
-		case !slices.Contains(profiles, door):
-			r.fault(places[i], "no door "+strconv.Quote(door), "Write "+oneOf(profiles)+"."+meant(door, profiles))
+		case !slices.Contains(guarded, door):
+			r.fault(places[i], "no door "+strconv.Quote(door), "Write "+oneOf(guarded)+"."+meant(door, guarded))
 		case slices.Contains(p.On[:i], door):
 			r.fault(places[i], "door "+door+" is there twice", "Write it once.")
 		}
@@ -52,8 +53,16 @@ func (r *reader) policy(n *node, name string, at hcl.Range) Policy {
 }
 
 // comes reports whether one of doors asks at stage. IMAP and POP3 ask at connect
-// and auth only, and another server's policy client has no message to show.
+// and auth only, another server's policy client has no message to show, and the queue
+// has stages of its own.
 func comes(stage policy.Stage, doors []string) bool {
+	if stage >= policy.Queued {
+		return len(doors) == 0 || slices.Contains(doors, "queue")
+	}
+	if len(doors) == 1 && doors[0] == "queue" {
+		return false
+	}
+	doors = slices.DeleteFunc(slices.Clone(doors), func(d string) bool { return d == "queue" })
 	if stage == policy.Connect || stage == policy.Auth || len(doors) == 0 {
 		return true
 	}
@@ -107,7 +116,7 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 			continue
 		}
 		if !comes(stage, doors) {
-			r.fault(places[i], "stage "+w+" never comes", "The doors of this policy are "+strings.Join(doors, ", ")+": IMAP and POP3 ask at connect and auth only, and door policy never at message.")
+			r.fault(places[i], "stage "+w+" never comes", "The doors of this policy are "+strings.Join(doors, ", ")+": IMAP and POP3 ask at connect and auth only, door policy never at message, and queued, route and bounce are of door queue alone.")
 			continue
 		}
 		if c.Delegate != "" && (stage == policy.StartTLS || stage == policy.Auth) {

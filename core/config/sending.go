@@ -117,7 +117,7 @@ func (r *reader) sending(c *Config, n *node) {
 	s.Submission = r.submission(n.only("submission"))
 	names := []string{"smtp"}
 	n.named("transport", func(n *node, name string, at hcl.Range) {
-		if slices.Contains([]string{"smtp", "local"}, name) {
+		if slices.Contains([]string{"smtp", "local", "error", "discard", "hold"}, name) {
 			r.fault(at, "transport "+strconv.Quote(name)+" is built in", "Choose another name; what the built-in one does is in the block relay.")
 		}
 		t := r.transport(n, name, at)

@@ -251,6 +251,7 @@ func (m masker) record(r *policy.Record) {
 		masked.Tags = each(e.Tags, text)
 		masked.Redirect = each(e.Redirect, m.address)
 		masked.BCC = each(e.BCC, m.address)
+		masked.Transport, masked.Hop = text(e.Transport), text(e.Hop)
 		r.Effects = &masked
 	}
 	calls := make([]policy.HostCall, len(r.Calls))

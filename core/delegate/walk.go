@@ -24,7 +24,7 @@ type walk struct {
 	said  string
 	asked bool // there is a last
 
-	done    [policy.Message + 1]bool     // stages that have been asked about what last says
+	done    [policy.LastStage + 1]bool   // stages that have been asked about what last says
 	refused [policy.Rcpt]policy.Decision // what the stages before rcpt have refused with; Next: nothing
 	rcpts   []mail.Path                  // that were not refused, in this transaction
 	session [policy.Mail]effects         // what the stages before mail have added
@@ -84,7 +84,7 @@ func (w *walk) begin(rq *request) {
 	default:
 		return
 	}
-	for s := from; s <= policy.Message; s++ {
+	for s := from; s <= policy.LastStage; s++ {
 		// A greeting is newer than a handshake, but takes nothing back that was said
 		// about it; nor does it about a login.
 		if from == policy.Helo && (s == policy.StartTLS && before.tls == rq.tls || s == policy.Auth && before.login == rq.login) {

@@ -75,6 +75,9 @@ const (
 	Redirect Effect = 3
 	BCC      Effect = 4
 	Tarpit   Effect = 5
+	SendBy   Effect = 6 // "route"
+	DelayBy  Effect = 7 // "delay"
+	LimitTo  Effect = 8 // "limit"
 )
 
 // rule is what may be said at a stage.
@@ -85,7 +88,7 @@ type rule struct{ actions, effects uint16 }
 // plugin and ends in on_error. Discard, Hold, Quarantine, Redirect and BCC need
 // a transaction to act on, the sticky defers a later reply to change, Prepend a
 // session that can bring a message.
-var legal = [Message + 1]rule{
+var legal = [LastStage + 1]rule{
 	Connect:  {sessional, 1<<Prepend | 1<<Tag | 1<<Tarpit},
 	Helo:     {sessional, 1<<Prepend | 1<<Tag | 1<<Tarpit},
 	StartTLS: {always, 1<<Tag | 1<<Tarpit},
@@ -94,23 +97,27 @@ var legal = [Message + 1]rule{
 	Rcpt:     {transactional, anyEffect},
 	Data:     {transactional, anyEffect},
 	Message:  {transactional, anyEffect},
+	Queued:   {waiting | 1<<Reject, 1<<Tag | 1<<DelayBy},
+	Route:    {waiting | 1<<Reject | 1<<Defer, 1<<Tag | 1<<SendBy | 1<<DelayBy | 1<<LimitTo},
+	Bounce:   {1<<Next | 1<<Accept | 1<<Discard, 1 << Tag},
 }
 
 const (
 	always        = 1<<Next | 1<<Accept | 1<<Reject | 1<<Defer | 1<<Disconnect
 	sessional     = always | 1<<DeferIfPermit | 1<<DeferIfReject
 	transactional = sessional | 1<<Discard | 1<<Hold | 1<<Quarantine
+	waiting       = 1<<Next | 1<<Accept | 1<<Discard | 1<<Hold
 	anyEffect     = 1<<Prepend | 1<<Tag | 1<<Redirect | 1<<BCC | 1<<Tarpit
 )
 
 // Legal reports whether a may be decided at stage.
 func Legal(stage Stage, a Action) bool {
-	return stage >= Connect && stage <= Message && a <= DeferIfReject && legal[stage].actions&(1<<a) != 0
+	return stage >= Connect && stage <= LastStage && a <= DeferIfReject && legal[stage].actions&(1<<a) != 0
 }
 
 // LegalEffect reports whether e may be asked for at stage.
 func LegalEffect(stage Stage, e Effect) bool {
-	return stage >= Connect && stage <= Message && e >= Prepend && e <= Tarpit && legal[stage].effects&(1<<e) != 0
+	return stage >= Connect && stage <= LastStage && e >= Prepend && e <= LimitTo && legal[stage].effects&(1<<e) != 0
 }
 
 // check reports what in v is not legal at stage.
@@ -119,7 +126,8 @@ func (v *Verdict) check(stage Stage) error {
 		return fmt.Errorf("action %s is not legal at stage %s", v.Action, stage)
 	}
 	e := &v.Effects
-	for effect, n := range [...]int{Prepend: len(e.Prepend), Tag: len(e.Tags), Redirect: len(e.Redirect), BCC: len(e.BCC), Tarpit: int(min(e.Tarpit, 1))} {
+	for effect, n := range [...]int{Prepend: len(e.Prepend), Tag: len(e.Tags), Redirect: len(e.Redirect), BCC: len(e.BCC), Tarpit: int(min(e.Tarpit, 1)),
+		SendBy: len(e.Transport), DelayBy: int(min(e.Delay, 1)), LimitTo: e.Limit} {
 		if n > 0 && !LegalEffect(stage, Effect(effect)) {
 			return fmt.Errorf("effect %s is not legal at stage %s", Effect(effect), stage)
 		}
@@ -129,14 +137,14 @@ func (v *Verdict) check(stage Stage) error {
 
 // stageNames, actionNames and effectNames are the words of configuration and logs.
 var (
-	stageNames  = [...]string{"", "connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "message"}
+	stageNames  = [...]string{"", "connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "message", "queued", "route", "bounce"}
 	actionNames = [...]string{"next", "accept", "reject", "defer", "disconnect", "discard", "hold", "quarantine", "defer_if_permit", "defer_if_reject"}
-	effectNames = [...]string{"", "prepend", "tag", "redirect", "bcc", "tarpit"}
+	effectNames = [...]string{"", "prepend", "tag", "redirect", "bcc", "tarpit", "route", "delay", "limit"}
 )
 
 // String is the stage's name in configuration and logs.
 func (s Stage) String() string {
-	if s < Connect || s > Message {
+	if s < Connect || s > LastStage {
 		return "stage " + string('0'+s%10)
 	}
 	return stageNames[s]
@@ -162,7 +170,7 @@ func (a Action) String() string {
 
 // String is the effect's name in configuration and logs.
 func (e Effect) String() string {
-	if e < Prepend || e > Tarpit {
+	if e < Prepend || e > LimitTo {
 		return "unknown"
 	}
 	return effectNames[e]

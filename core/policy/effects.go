@@ -15,6 +15,13 @@ func (e *Effects) add(more Effects) {
 	e.BCC = bounded(e.BCC, more.BCC, maxPaths)
 	e.Score += more.Score
 	e.Tarpit = max(e.Tarpit, more.Tarpit)
+	e.Delay = max(e.Delay, more.Delay)
+	if e.Transport == "" { // the first check that says so decides
+		e.Transport, e.Hop = more.Transport, more.Hop
+	}
+	if e.Limit == 0 || more.Limit > 0 && more.Limit < e.Limit {
+		e.Limit = more.Limit
+	}
 }
 
 func bounded[T any](have, more []T, limit int) []T {

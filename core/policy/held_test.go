@@ -226,12 +226,12 @@ func TestPanicIsLoggedOnce(t *testing.T) {
 func TestLegal(t *testing.T) {
 	const any, session, message = "connect helo starttls auth mail rcpt data message", "connect helo mail rcpt data message", "mail rcpt data message"
 	want := map[Action]string{
-		Next: any, Accept: any, Reject: any, Defer: any, Disconnect: any,
-		Discard: message, Hold: message, Quarantine: message, DeferIfPermit: session, DeferIfReject: session,
+		Next: any + " queued route bounce", Accept: any + " queued route bounce", Reject: any + " queued route", Defer: any + " route", Disconnect: any,
+		Discard: message + " queued route bounce", Hold: message + " queued route", Quarantine: message, DeferIfPermit: session, DeferIfReject: session,
 	}
 	for a := Next; a <= DeferIfReject+2; a++ {
 		var got []string
-		for stage := Stage(0); stage <= Message+2; stage++ {
+		for stage := Stage(0); stage <= LastStage+2; stage++ {
 			if Legal(stage, a) {
 				got = append(got, stage.String())
 			} else if stage >= Connect && stage <= Message {

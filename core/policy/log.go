@@ -63,6 +63,11 @@ type RecordEffects struct {
 	Redirect []string `json:"redirect,omitempty"`
 	BCC      []string `json:"bcc,omitempty"`
 	Tarpit   int64    `json:"tarpit_ms,omitempty"`
+
+	Transport string `json:"transport,omitempty"`
+	Hop       string `json:"hop,omitempty"`
+	Delay     int64  `json:"delay_ms,omitempty"`
+	Limit     int    `json:"limit,omitempty"`
 }
 
 // HostCall is one question that a check put to the host. Of one call at most 512

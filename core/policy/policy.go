@@ -43,7 +43,15 @@ const (
 	Rcpt     Stage = 6 // each RCPT TO; core's own rules about relaying and mailboxes come after it
 	Data     Stage = 7 // DATA or the first BDAT, before 354
 	Message  Stage = 8 // after the final dot, before the commit
+
+	// Those of the door "queue" have no client that waits for a reply.
+	Queued Stage = 9  // the queue has taken a message, before the first attempt
+	Route  Stage = 10 // each waiting recipient of a queued message, in each round
+	Bounce Stage = 11 // a notice to a sender is due
 )
+
+// LastStage is the highest stage.
+const LastStage = Bounce
 
 // Event is what a check may know. Fields of later stages are zero; a plugin is
 // sent a small part of it and pulls what is rare by name.
@@ -78,7 +86,11 @@ type Event struct {
 	Rcpts     []mail.Path // accepted so far, without the one in question
 	Size      int64       // SIZE parameter; at Message the octets received
 
-	Content   Content   // at Message only, else nil
+	Content Content // at Message and Queued only, else nil
+
+	Attempts  int       // at Route: rounds so far, 0 in the first; at Bounce: rounds
+	Reply     string    // at Route: what the last attempt came to, "" in the first round; at Bounce: why
+	Notice    string    // at Bounce: "failed", "delayed", "delivered", "relayed"
 	Directory Directory // who is known here; nil: nobody can say
 
 	// Tags and Score are what checks have added so far to the connection, and
@@ -148,6 +160,11 @@ type Effects struct {
 	Redirect []mail.Path
 	BCC      []mail.Path
 	Tarpit   time.Duration // wait before the reply
+
+	Transport string        // at Route: the way to take, "" for the configuration's
+	Hop       string        // and its next hop, "" for the transport's own
+	Delay     time.Duration // at Queued and Route: not before the message is that old
+	Limit     int           // at Route: deliveries at once to the destination, 0 for the configuration's
 }
 
 // Field is a header field without CR or LF in its body; the host folds it.

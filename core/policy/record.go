@@ -67,10 +67,11 @@ func (s *Session) recordOf(c *Check, ev *Event) Record {
 
 // record is e as text, nil if there is nothing in it.
 func (e *Effects) record() *RecordEffects {
-	if len(e.Prepend)+len(e.Tags)+len(e.Redirect)+len(e.BCC) == 0 && e.Score == 0 && e.Tarpit == 0 {
+	if len(e.Prepend)+len(e.Tags)+len(e.Redirect)+len(e.BCC) == 0 && e.Score == 0 && e.Tarpit == 0 && e.Transport == "" && e.Delay == 0 && e.Limit == 0 {
 		return nil
 	}
-	r := &RecordEffects{Tags: e.Tags, Score: e.Score, Tarpit: e.Tarpit.Milliseconds()}
+	r := &RecordEffects{Tags: e.Tags, Score: e.Score, Tarpit: e.Tarpit.Milliseconds(),
+		Transport: e.Transport, Hop: e.Hop, Delay: e.Delay.Milliseconds(), Limit: e.Limit}
 	for _, f := range e.Prepend {
 		r.Prepend = append(r.Prepend, f.Name+": "+f.Value)
 	}

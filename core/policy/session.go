@@ -48,7 +48,7 @@ type Session struct {
 	held   byStage
 	permit byStage // defer_if_permit
 	reject byStage // defer_if_reject
-	noted  [Message + 1]notes
+	noted  [LastStage + 1]notes
 }
 
 // notes is what a stage's checks have added that later checks may know.
@@ -58,7 +58,7 @@ type notes struct {
 }
 
 // byStage holds refusals that have not been given yet, by the stage that made them.
-type byStage [Message + 1]*Decision
+type byStage [LastStage + 1]*Decision
 
 // first is the earliest flag that counts at ev's stage and from which ev is not
 // exempt. Up to Rcpt those of earlier stages count; Data and Message begin
@@ -99,7 +99,7 @@ func (s *Session) Reset() { s.forget(Mail) }
 
 // forget drops what stage and those after it left.
 func (s *Session) forget(stage Stage) {
-	for ; stage <= Message; stage++ {
+	for ; stage <= LastStage; stage++ {
 		s.drop(stage)
 	}
 }
@@ -174,7 +174,7 @@ func (s *Session) Ask(ctx context.Context, ev *Event) Decision {
 		before := s.noted[Rcpt]
 		s.drop(Rcpt)
 		s.noted[Rcpt] = before
-	case Data, Message:
+	case Data, Message, Queued, Route, Bounce:
 		s.drop(stage)
 	}
 	if h := s.due(stage, ev); h != nil {

@@ -44,7 +44,7 @@ type Set struct {
 
 // plan is what one door asks: for each stage the lists of its policies.
 type plan struct {
-	lists  [Message + 1][]lane
+	lists  [LastStage + 1][]lane
 	direct bool // the door has no Rcpt stage: nothing is held back
 }
 
@@ -106,7 +106,7 @@ func (s *Set) add(door string, p *Policy) {
 		}
 		s.byDoor[door] = pl
 	}
-	for stage := Connect; stage <= Message; stage++ {
+	for stage := Connect; stage <= LastStage; stage++ {
 		var at []*Check
 		for _, c := range p.Checks {
 			for _, have := range c.At {

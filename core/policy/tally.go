@@ -77,8 +77,8 @@ type Histogram struct {
 type tally struct {
 	refused atomic.Uint64
 
-	said    [Message + 1][DeferIfReject + 1]atomic.Uint64
-	failed  [Message + 1]atomic.Uint64
+	said    [LastStage + 1][DeferIfReject + 1]atomic.Uint64
+	failed  [LastStage + 1]atomic.Uint64
 	latency [latencyClasses]atomic.Uint64
 	fuel    [fuelClasses]atomic.Uint64
 	nanos   atomic.Int64
@@ -159,7 +159,7 @@ func isMetric(label string) bool {
 func (c *Check) read() Tally {
 	t := &c.tally
 	out := Tally{Refused: t.refused.Load()}
-	for stage := Connect; stage <= Message; stage++ {
+	for stage := Connect; stage <= LastStage; stage++ {
 		for a := Next; a <= DeferIfReject; a++ {
 			if n := t.said[stage][a].Load(); n > 0 {
 				out.Verdicts = append(out.Verdicts, VerdictCount{Stage: stage, Action: a, Count: n})

@@ -23,10 +23,13 @@ type Message struct {
 	Warned bool      // the sender knows of the delay
 
 	sum     uint32    // CRC-32C of the body
-	delay   time.Time // first attempt not before
+	delay   time.Time // first attempt not before that
 	open    bool      // an attempt was announced whose result is not there
 	records int       // lines of the envelope file
 }
+
+// Delay keeps the message from its first attempt until t.
+func (m *Message) Delay(t time.Time) { m.delay = t }
 
 // State is where a recipient stands.
 type State uint8

@@ -69,6 +69,9 @@ type Config struct {
 	// without an attempt if the outcome is not nil. It is called for every
 	// recipient in every round, by several goroutines.
 	Route func(ctx context.Context, m *Message, r *Recipient) (mail.Route, *mail.Outcome)
+	// Queued may hold, delay or route a message that is being taken, before it is
+	// written; nil: nothing is changed.
+	Queued func(ctx context.Context, m *Message)
 	// Limits of a route; nil: the defaults.
 	Limits func(mail.Route) Limits
 	// Most is how many deliveries a transport may make at once, by its name;
@@ -263,6 +266,9 @@ func (q *Queue) admit(m *Message, body func(io.Writer) error, filed string) erro
 		if r := &m.Rcpts[i]; r.From.IsNull() && !r.Rewritten {
 			r.From = m.Envelope.From
 		}
+	}
+	if q.o.Queued != nil {
+		q.o.Queued(q.ctx, m)
 	}
 	q.mu.Lock()
 	closing := q.closing

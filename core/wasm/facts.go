@@ -52,6 +52,14 @@ func factOf(ev *policy.Event, name string) string {
 		return strings.Join(ev.Tags, "\n")
 	case abi.FactScore:
 		return strconv.FormatFloat(ev.Score, 'f', -1, 64)
+	case abi.FactAttempts:
+		if ev.Stage == policy.Route || ev.Stage == policy.Bounce {
+			return strconv.Itoa(ev.Attempts)
+		}
+	case abi.FactReply:
+		return ev.Reply
+	case abi.FactNotice:
+		return ev.Notice
 	}
 	return ""
 }

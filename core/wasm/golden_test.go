@@ -138,14 +138,14 @@ func TestDocumentedTables(t *testing.T) {
 			} else if codes[n] != [2]int{} {
 				t.Errorf("action %d: no codes, the server has %v", n, codes[n])
 			}
-			for stage := policy.Connect; stage <= policy.Message; stage++ {
+			for stage := policy.Connect; stage <= policy.LastStage; stage++ {
 				if documented := cells[1+stage] == "yes"; documented != policy.Legal(stage, policy.Action(n)) {
 					t.Errorf("action %d at %s: documented as legal %v", n, stage, documented)
 				}
 			}
 		case table == "modification" && err == nil:
 			effects++
-			for stage := policy.Connect; stage <= policy.Message; stage++ {
+			for stage := policy.Connect; stage <= policy.LastStage; stage++ {
 				documented := cells[1+stage] == "yes"
 				if documented != policy.LegalEffect(stage, policy.Effect(n)) {
 					t.Errorf("modification %d at %s: documented as legal %v", n, stage, documented)
@@ -171,8 +171,10 @@ func goldenMod(op int) []byte {
 	switch op {
 	case abi.OpPrepend:
 		return mod(abi.OpPrepend, "X-A", "b")
-	case abi.OpTarpit:
-		return appendUint(appendUint(nil, abi.ModOp, abi.OpTarpit), abi.ModNumber, 5)
+	case abi.OpRoute:
+		return mod(abi.OpRoute, "hub", "[192.0.2.1]:25")
+	case abi.OpTarpit, abi.OpDelay, abi.OpLimit:
+		return appendUint(appendUint(nil, abi.ModOp, uint64(op)), abi.ModNumber, 5)
 	}
 	return mod(uint64(op), "", "a@b.example")
 }

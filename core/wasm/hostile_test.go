@@ -105,7 +105,7 @@ func TestRefusedModules(t *testing.T) {
 			b := new(builder)
 			b.completeWith(abi.Version, manifestOf("a.b", abi.LastStage+1), []byte{opI64Const, 0})
 			return b
-		}(), "stage 9 is unknown"},
+		}(), "stage 12 is unknown"},
 		{"unknown grant", func() *builder {
 			b := new(builder)
 			b.completeWith(abi.Version, append(manifestOf("a.b", 1), appendElement(nil, abi.ManifestGrant, string(appendElement(nil, abi.GrantName, "root")))...), []byte{opI64Const, 0})

@@ -151,6 +151,21 @@ func decodeMod(b []byte, stage policy.Stage, e *policy.Effects) error {
 			return fmt.Errorf("tarpit of %d ms", number)
 		}
 		e.Tarpit += time.Duration(number) * time.Millisecond
+	case abi.OpRoute:
+		if len(name) == 0 || len(name) > abi.MaxName || !printableASCII(name) || len(value) > abi.MaxHop || !printableASCII(value) {
+			return fmt.Errorf("route by %.80q to %.80q", name, value)
+		}
+		e.Transport, e.Hop = string(name), string(value)
+	case abi.OpDelay:
+		if number > abi.MaxDelay {
+			return fmt.Errorf("delay of %d ms", number)
+		}
+		e.Delay = time.Duration(number) * time.Millisecond
+	case abi.OpLimit:
+		if number == 0 || number > abi.MaxLimit {
+			return fmt.Errorf("limit of %d deliveries", number)
+		}
+		e.Limit = int(number)
 	}
 	return nil
 }

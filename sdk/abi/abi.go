@@ -90,7 +90,10 @@ const (
 	StageRcpt     = 6
 	StageData     = 7
 	StageMessage  = 8
-	LastStage     = StageMessage
+	StageQueued   = 9
+	StageRoute    = 10
+	StageBounce   = 11
+	LastStage     = StageBounce
 )
 
 // Actions of a Verdict.
@@ -155,6 +158,9 @@ const (
 	FactSenderOwners   = "sender-owners"   // logins that may use the sender address, one a line
 	FactTags           = "tags"            // that checks have added so far, one a line
 	FactScore          = "score"           // that checks have added up so far, decimal
+	FactAttempts       = "attempts"        // at route and bounce: rounds so far, decimal
+	FactReply          = "reply"           // at route and bounce: what the last attempt came to
+	FactNotice         = "notice"          // at bounce: "failed", "delayed", "delivered", "relayed"
 )
 
 // Values of the class facts.
@@ -190,7 +196,10 @@ const (
 	OpRedirect = 3 // value, an address
 	OpBCC      = 4 // value, an address
 	OpTarpit   = 5 // number, ms
-	LastOp     = OpTarpit
+	OpRoute    = 6 // name: transport; value: next hop
+	OpDelay    = 7 // number, ms
+	OpLimit    = 8 // number
+	LastOp     = OpLimit
 )
 
 // Fields of Manifest, the answer to wafer_describe.
@@ -288,6 +297,9 @@ const (
 	MaxLabel    = 64       // octets of a metric's label
 	MaxWindow   = 31 * 24 * 3600 * 1000
 	MaxTarpit   = 60 * 1000
+	MaxDelay    = 5 * 24 * 3600 * 1000 // ms
+	MaxLimit    = 10_000
+	MaxHop      = 255
 	MaxStages   = LastStage
 	MaxGrants   = 16
 	MaxFields   = 256

@@ -172,7 +172,7 @@ func TestDocument(t *testing.T) {
 			t.Errorf("ABI.md does not name the grant %s", grant)
 		}
 	}
-	for prefix, want := range map[string]int{"Import": 13, "Export": 7, "Fact": 12, "Stage": LastStage, "Op": LastOp, "Action": LastAction + 1} {
+	for prefix, want := range map[string]int{"Import": 13, "Export": 7, "Fact": 15, "Stage": LastStage, "Op": LastOp, "Action": LastAction + 1} {
 		if counts[prefix] != want {
 			t.Errorf("abi.go has %d constants %s…, want %d", counts[prefix], prefix, want)
 		}
