@@ -117,17 +117,7 @@ func (s *server) flush() {
 }
 
 // emptied waits until the queue is empty.
-func (s *server) emptied() {
-	s.t.Helper()
-	deadline := time.Now().Add(patience)
-	for s.queueLen() > 0 {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%d messages stay in the queue", s.queueLen())
-		}
-		s.flush()
-		wait(50*time.Millisecond, s.done)
-	}
-}
+func (s *server) emptied() { s.t.Helper(); s.emptiedIn(patience) }
 
 // TestOutboundKill kills the server at random moments while clients give it mail for
 // a host that fails in every way. Every message that was answered with 250 must have

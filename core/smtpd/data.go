@@ -1,8 +1,10 @@
 package smtpd
 
 import (
+	"errors"
 	"log/slog"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/wafermail/wafer/core/mail"
@@ -159,8 +161,16 @@ func (s *session) write(p []byte) {
 	}
 	if _, err := tx.draft.Write(p); err != nil {
 		s.srv.log.Error("write draft", "id", string(tx.env.ID), "session", string(s.id), "err", err)
-		s.fail(replyNoStore)
+		s.fail(replyFor(err))
 	}
+}
+
+// replyFor is the reply where a message could not be written down.
+func replyFor(err error) string {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return replyFull
+	}
+	return replyNoStore
 }
 
 // fail decides that the message is refused. What is left of it is still read.

@@ -66,6 +66,7 @@ const (
 	replyHops      = "554 5.4.6 Too many hops: mail loop"
 	replyBare      = "550 5.5.2 Message has a bare CR or LF: lines must end in CR LF"
 	replyNoStore   = "451 4.3.0 Cannot take the message now, try again later"
+	replyFull      = "452 4.3.1 Insufficient system storage" // RFC 5321 §4.2.3
 
 	replyAuthOff     = "503 5.5.1 Authentication is not offered here"
 	replyAuthTwice   = "503 5.5.1 Authenticated already"
