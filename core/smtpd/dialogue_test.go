@@ -291,7 +291,7 @@ func TestClientNames(t *testing.T) {
 	})
 	c := h.hello()
 	c.do("MAIL FROM:<>", "250", "RCPT TO:<a@local.example>", "250", "DATA", "354", ".", "250")
-	ev, m := h.policy.events[0], h.courier.taken()[0]
+	ev, m := h.policy.heard()[0], h.courier.taken()[0]
 	if ev.ClientName != "good.127.0.0.1.example" || ev.ReverseName != "any.example" || !strings.Contains(m.trace, "client.example (good.127.0.0.1.example [127.0.0.1])") {
 		t.Errorf("%+v %q", ev, m.trace)
 	}

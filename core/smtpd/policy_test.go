@@ -31,7 +31,7 @@ func TestStages(t *testing.T) {
 	if got := fmt.Sprint(h.policy.stages()); got != want {
 		t.Errorf("stages %s, want %s", got, want)
 	}
-	ev := h.policy.events
+	ev := h.policy.heard()
 	if !ev[1].Extended || ev[2].Extended || ev[2].Helo != "again.example" {
 		t.Errorf("helo events %+v %+v", ev[1], ev[2])
 	}
@@ -191,7 +191,7 @@ func TestEarlyTalker(t *testing.T) {
 			c.send("EHLO client.example\r\n")
 		}
 		c.want("220")
-		if early := h.policy.events[0].EarlyTalker; early != (delay == testPatience) {
+		if early := h.policy.heard()[0].EarlyTalker; early != (delay == testPatience) {
 			t.Errorf("early talker %v with delay %v", early, delay)
 		}
 	}
@@ -204,7 +204,7 @@ func TestEarlyTalker(t *testing.T) {
 	c.send("EHLO client.example\r\n")
 	close(gate)
 	c.want("220")
-	if !h.policy.events[0].EarlyTalker {
+	if !h.policy.heard()[0].EarlyTalker {
 		t.Error("early talker was not seen")
 	}
 }
@@ -232,7 +232,7 @@ func TestUnauthorisedPipelining(t *testing.T) {
 					c.want("250")
 				}
 			}
-			if ev := h.policy.events[len(h.policy.events)-1]; ev.EarlyTalker != row.early {
+			if ev := h.policy.heard()[len(h.policy.heard())-1]; ev.EarlyTalker != row.early {
 				t.Errorf("flag %v", ev.EarlyTalker)
 			}
 		})

@@ -172,7 +172,7 @@ func TestAuthPolicy(t *testing.T) {
 	c := h.hello()
 	c.do("AUTH PLAIN "+b64("\x00bob@local.example\x00wonderland"), "535 5.7.8 not today", "MAIL FROM:<>", "530")
 	var heard []policy.Event
-	for _, ev := range h.policy.events {
+	for _, ev := range h.policy.heard() {
 		if ev.Stage == policy.Auth {
 			heard = append(heard, ev)
 		}

@@ -243,7 +243,7 @@ func TestProxy(t *testing.T) {
 				return
 			}
 			c.want("220")
-			if got := h.policy.events[0].Client.String(); !strings.HasPrefix(got, row.client) {
+			if got := h.policy.heard()[0].Client.String(); !strings.HasPrefix(got, row.client) {
 				t.Errorf("client %s, want %s", got, row.client)
 			}
 			c.do("EHLO x", "250")
@@ -255,7 +255,7 @@ func TestProxy(t *testing.T) {
 		c.send(v2)
 		tc := tlsClient(t, c.nc)
 		tc.want("220")
-		if got := h.policy.events[0].Client.Addr().String(); got != "192.0.2.1" {
+		if got := h.policy.heard()[0].Client.Addr().String(); got != "192.0.2.1" {
 			t.Errorf("client %s", got)
 		}
 	})
@@ -300,12 +300,12 @@ func TestXClient(t *testing.T) {
 		!strings.Contains(m.trace, "from client.example (client.example [192.0.2.7])") {
 		t.Errorf("%+v", m)
 	}
-	last := h.policy.events[len(h.policy.events)-1]
+	last := h.policy.heard()[len(h.policy.heard())-1]
 	if last.Server.String() != "[2001:db8::25]:25" || !last.Trusted || last.User != "alice@local.example" {
 		t.Errorf("%+v", last)
 	}
 	c.do("XCLIENT ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL] LOGIN=[UNAVAILABLE]", "220", "EHLO x", "250", "MAIL FROM:<>", "250")
-	if ev := h.policy.events[len(h.policy.events)-1]; ev.Client.Addr().IsValid() || ev.ClientName != "" || ev.User != "" || ev.Trusted {
+	if ev := h.policy.heard()[len(h.policy.heard())-1]; ev.Client.Addr().IsValid() || ev.ClientName != "" || ev.User != "" || ev.Trusted {
 		t.Errorf("%+v", ev)
 	}
 }
