@@ -124,6 +124,7 @@ func (s *Server) openRelay() (*relay.Client, error) {
 	c := s.config.Sending.Relay
 	o := relay.Config{
 		Hostname: s.config.Hostname, Resolver: s.dns, Port: uint16(c.Port), Source: c.Source, TLS: s.tlsPolicy, Self: s.self, Logger: s.log,
+		Downgrade:  sevenBit(s.config.State),
 		Transports: map[string]relay.Transport{},
 		Timeouts:   relay.Timeouts{Connect: c.Timeout.Connect, Greeting: c.Timeout.Command, Command: c.Timeout.Command, Final: c.Timeout.Data},
 	}

@@ -100,6 +100,7 @@ func TestOutThroughDNS(t *testing.T) {
 		{"ascii.test", &relaytest.Behaviour{Extensions: []string{"8BITMIME"}}, nil, "bób", 0, "5.6.7"},
 		{"utf8.test", &relaytest.Behaviour{Extensions: utf8}, nil, "bób", 1, ""},
 		{"small.test", &relaytest.Behaviour{Extensions: []string{"SIZE 100"}}, nil, "x", 0, "5.3.4"},
+		{"sevenbit.test", &relaytest.Behaviour{Extensions: []string{"PIPELINING"}}, nil, "x", 1, ""},
 		{"no-such-domain.test", nil, nil, "x", 0, "5.1.2"},
 	}
 	zone := map[string][]string{"dead.test": {"A 127.0.8.250"}, testHost: {"A 127.0.0.1"}}
@@ -137,12 +138,15 @@ func TestOutThroughDNS(t *testing.T) {
 		if !isASCII(r.to) {
 			options = " SMTPUTF8"
 		}
-		if code, text, err := p.deliver(account, []string{r.to + "@" + r.domain}, options, "Subject: to "+r.domain+"\r\n\r\n"+strings.Repeat("body\r\n", 50)); err != nil || code != 250 {
+		if code, text, err := p.deliver(account, []string{r.to + "@" + r.domain}, options, "Subject: to "+r.domain+"\r\n\r\n"+strings.Repeat("body ü\r\n", 50)); err != nil || code != 250 {
 			t.Fatalf("%s: %d %s (%v)", r.domain, code, text, err)
 		}
 	}
 	s.emptiedIn(2 * time.Minute)
 	s.stop()
+	if m := servers["sevenbit.test"].Messages(); len(m) != 1 || !strings.Contains(m[0].Data, "body =C3=BC\r\n") {
+		t.Errorf("a host of 7 bits was sent %+v", m)
+	}
 	notices := textsIn(t, w.maildir("ann"))
 	for _, r := range rows {
 		if far := servers[r.domain]; far != nil && len(far.Messages()) != r.sent {
