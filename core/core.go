@@ -229,7 +229,7 @@ func (s *Server) openDNS() error {
 	if s.dns != nil {
 		return nil
 	}
-	live, err := dns.NewLive(dns.LiveOptions{Servers: s.config.Resolvers})
+	live, err := dns.NewLive(dns.LiveOptions{Servers: s.config.Resolvers, TrustAD: s.config.DNSSEC})
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (c *mailFlags) scenario(cfg *config.Config) (*rehearse.Scenario, error) {
 	if c.Zone != "" {
 		sc.Resolver, err = dns.LoadZone(c.Zone)
 	} else {
-		sc.Resolver, err = dns.NewLive(dns.LiveOptions{Servers: cfg.Resolvers})
+		sc.Resolver, err = dns.NewLive(dns.LiveOptions{Servers: cfg.Resolvers, TrustAD: cfg.DNSSEC})
 	}
 	return sc, err
 }

@@ -50,6 +50,7 @@ type Config struct {
 	RunAs  RunAs
 
 	Resolvers []netip.AddrPort // name servers; nil: those of this machine
+	DNSSEC    bool             // they validate, and nobody stands between them and us
 
 	Metrics string // "HOST:PORT" where Prometheus may ask, "" for nowhere
 

@@ -44,6 +44,7 @@ var frames = []frame{
 		{"proxy_networks", `["2001:db8::1"]`, `["::/0"]`, "::/0 is too much of the world"},
 		{"xclient_networks", `"192.0.2.1"`, `"::ffff:192.0.2.1"`, "would match nobody"},
 		{"resolvers", `["127.0.0.1", "[::1]:5353"]`, `["localhost"]`, "is no name server"},
+		{"dnssec", `true`, `"yes"`, "dnssec is not true or false"},
 		{"metrics", `"127.0.0.1:9464"`, `"9464"`, "is not an address to listen on"},
 	}},
 	{"tls", frameHost + frameDomain + frameDoor + "tls {\n", "}\n", []keyCase{

@@ -52,6 +52,7 @@ type reader struct {
 	domains    []domainPlaces // of Config.Domains
 	listeners  []listenerPlaces
 	policiesAt hcl.Range
+	dnssec     bool // Config.DNSSEC
 
 	grouped map[string]*group // by name
 	wanted  []wantedList      // by checks

@@ -166,7 +166,7 @@ func (r *reader) relay(n *node) Relay {
 		where = place(n.body.SrcRange)
 	}
 	l := Relay{
-		Source: r.source(n), TLS: n.choice("tls", "may", tlsLevels...), MTASTS: n.flag("mta_sts", true),
+		Source: r.source(n), TLS: n.level(), MTASTS: n.flag("mta_sts", true),
 		CAFile: r.file(n, "ca", n.path("ca", "")), Port: int(n.count("port", 25, 1, 65535)), Limits: r.routeLimits(n), Where: where,
 		Timeout: Timeouts{
 			Connect: n.duration("connect_timeout", 30*time.Second, time.Second, time.Hour),
@@ -238,7 +238,17 @@ func (n *node) tlsLevel() string {
 		n.attrs = append(n.attrs, "tls")
 		return ""
 	}
-	return n.choice("tls", "may", tlsLevels...)
+	return n.level()
+}
+
+// level is the attribute tls towards other hosts. DANE without validated answers
+// would be no DANE (RFC 7672 §2.1).
+func (n *node) level() string {
+	l := n.choice("tls", "may", tlsLevels...)
+	if strings.HasPrefix(l, "dane") && !n.r.dnssec {
+		n.r.fault(n.at("tls"), "tls = "+strconv.Quote(l)+" needs name servers that validate", `Write resolvers = ["127.0.0.1"] with a validating resolver there, such as unbound; or dnssec = true, if the servers validate and the way to them is safe.`)
+	}
+	return l
 }
 
 func loopbackHost(host string) bool {

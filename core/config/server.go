@@ -34,11 +34,13 @@ func (r *reader) server(c *Config, n *node) {
 		l, places := r.listener(n, name, at, c.TLS != nil)
 		c.Listeners, r.listeners = append(c.Listeners, l), append(r.listeners, places)
 	})
+	c.Resolvers = r.resolvers(n)
+	c.DNSSEC = n.flag("dnssec", onLoopback(c.Resolvers))
+	r.dnssec = c.DNSSEC
 	r.sending(c, n)
 	c.Limits = r.limits(n.only("limits"))
 	c.Log = r.log(n.only("log"))
 	c.RunAs = r.runAs(n.only("run_as"))
-	c.Resolvers = r.resolvers(n)
 	if c.Metrics = n.text("metrics", ""); c.Metrics != "" {
 		if instead := checkAddress(c.Metrics, "metrics"); instead != "" {
 			r.fault(n.at("metrics"), strconv.Quote(c.Metrics)+" is not an address to listen on", instead)
@@ -82,6 +84,11 @@ func (r *reader) resolvers(n *node) (servers []netip.AddrPort) {
 		servers = append(servers, server)
 	}
 	return servers
+}
+
+// onLoopback reports whether there are servers, and all of them on this machine.
+func onLoopback(servers []netip.AddrPort) bool {
+	return len(servers) > 0 && !slices.ContainsFunc(servers, func(s netip.AddrPort) bool { return !s.Addr().IsLoopback() })
 }
 
 // together checks what no block can know alone.

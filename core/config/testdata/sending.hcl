@@ -1,4 +1,5 @@
 hostname = "mail.example.org"
+resolvers = ["127.0.0.1", "[::1]:53"]
 
 domain "example.org" {
   maildir = "mail/%n"

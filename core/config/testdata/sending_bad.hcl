@@ -67,5 +67,5 @@ route "example.net" {
 }
 
 destination "*" {
-  tls = "strict"
+  tls = "dane-only"
 }
