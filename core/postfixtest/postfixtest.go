@@ -23,6 +23,7 @@ import (
 )
 
 const mainCF = `compatibility_level = 3.6
+mynetworks_style = host
 queue_directory = %[1]s/spool
 data_directory = %[1]s/data
 command_directory = /usr/sbin
@@ -32,10 +33,9 @@ maillog_file = %[1]s/log/mail.log
 maillog_file_prefixes = %[1]s/log
 myhostname = mx.example.test
 mydomain = example.test
-inet_interfaces = 127.0.0.1
+inet_interfaces = all
 inet_protocols = ipv4
 mydestination =
-mynetworks = 127.0.0.1/32
 alias_maps =
 alias_database =
 smtpd_peername_lookup = no
@@ -65,6 +65,21 @@ postlog unix-dgram n - n - 1 postlogd
 // It ends with the test.
 func Start(t testing.TB, settings string, files map[string][]byte) (smtp string) {
 	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	smtp = free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	StartAt(t, smtp, settings, files)
+	return smtp
+}
+
+// StartAt is Start for an IPv4 address and a port that are given.
+func StartAt(t testing.TB, smtp, settings string, files map[string][]byte) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("Postfix's master needs root")
 	}
@@ -88,13 +103,11 @@ func Start(t testing.TB, settings string, files map[string][]byte) (smtp string)
 	for _, d := range []string{"etc", "data", "log", "spool"} {
 		err = errors.Join(err, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
-	free, err3 := net.Listen("tcp", "127.0.0.1:0")
-	if err = errors.Join(err, err3, os.Chown(filepath.Join(dir, "data"), uid, gid)); err != nil {
+	if err = errors.Join(err, os.Chown(filepath.Join(dir, "data"), uid, gid)); err != nil {
 		t.Fatal(err)
 	}
-	smtp = free.Addr().String()
 	etc := filepath.Join(dir, "etc")
-	err = errors.Join(free.Close(),
+	err = errors.Join(
 		os.WriteFile(filepath.Join(etc, "main.cf"), append(fmt.Appendf(nil, mainCF, dir, strings.TrimSpace(string(daemons))), strings.ReplaceAll(settings, "%DIR%", dir)...), 0o644),
 		os.WriteFile(filepath.Join(etc, "master.cf"), fmt.Appendf(nil, masterCF, smtp), 0o644))
 	for name, b := range files {
@@ -115,7 +128,6 @@ func Start(t testing.TB, settings string, files map[string][]byte) (smtp string)
 			t.Logf("%s", log)
 		}
 	})
-	return smtp
 }
 
 // postfix runs a command of the instance. Its daemons are not to hold the test's

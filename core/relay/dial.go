@@ -227,7 +227,7 @@ func (s *session) startTLS(ctx context.Context, a *attempt, t target, need deman
 			return nil
 		}
 		a.tally.tls("starttls-not-supported")
-		return &failure{outcome: s.outcome(mail.Status{Code: 451, Enhanced: "4.7.4", Text: "TLS is required, but was not offered by host " + s.remote})}
+		return ours(451, "4.7.4", "TLS is required, but was not offered by host %s", s.remote)
 	}
 	st, err := s.ask(a.c.Timeouts.Greeting, "STARTTLS")
 	switch {
@@ -238,7 +238,7 @@ func (s *session) startTLS(ctx context.Context, a *attempt, t target, need deman
 	case st.Code != 220 && need.level <= May:
 		return nil
 	case st.Code != 220:
-		return &failure{outcome: s.outcome(mail.Status{Code: 451, Enhanced: "4.7.5", Text: fmt.Sprintf("TLS is required, but host refused to start TLS: %d %s", st.Code, st.Text)})}
+		return ours(451, "4.7.5", "TLS is required, but host %s refused to start it: %d %s", s.remote, st.Code, st.Text)
 	case s.br.Buffered() > 0: // somebody has written into the plain connection
 		s.broken = true
 		return &failure{outcome: mail.Outcome{Status: mail.Status{Code: 451, Enhanced: "4.7.5", Text: "host " + s.remote + " sent data before the TLS handshake"}}}
