@@ -231,6 +231,9 @@ func request(ctx context.Context, method, state, path string, body io.Reader) (*
 		return nil, err
 	}
 	resp, err := client.Do(req)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("%s may be opened by root and by the server's account only; run this as one of them, such as with sudo", sock)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s does not answer (%v)", ErrNotRunning, sock, err)
 	}

@@ -44,6 +44,7 @@ func serveSubmit(mux *http.ServeMux, submit Submit, answer func(http.ResponseWri
 		}
 		var refused *Refused
 		if errors.As(err, &refused) {
+			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusConflict)
 			answer(w, refused.Status, nil)
 			return
