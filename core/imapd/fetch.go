@@ -33,6 +33,9 @@ func (s *session) cmdFetch(p *parser, byUID bool) (done, error) {
 		return done{}, err
 	}
 	run := fetchRun{s: s, q: &q, opens: q.opens(), seen: q.marksSeen() && !s.view.readOnly, flags: q.wants(fetchFlags), byUID: byUID}
+	if run.opens {
+		defer s.view.noted()
+	}
 	for _, sp := range seqs {
 		for n := sp.lo; n <= sp.hi; n++ {
 			i := int(n - 1)
@@ -106,13 +109,9 @@ func (r *fetchRun) message(i int) error {
 	}
 	var msg *message
 	if r.opens {
-		var err error
-		msg, err = openMessage(v.folder, m.UID)
-		if err == nil {
-			defer msg.close()
-			err = r.prepare(msg)
-		}
-		switch {
+		msg = v.message(m.UID)
+		defer msg.close()
+		switch err := r.prepare(msg); {
 		case errors.Is(err, maildir.ErrExpunged):
 			r.expunged = true
 			return nil
@@ -158,8 +157,10 @@ func (r *fetchRun) prepare(msg *message) error {
 		var err error
 		switch it.kind {
 		case fetchEnvelope:
-			err = msg.readHeader()
-		case fetchBody, fetchBodyStructure, fetchBinary, fetchBinarySize:
+			_, err = msg.envelope()
+		case fetchBody, fetchBodyStructure:
+			_, _, err = msg.structure(r.s.rev2)
+		case fetchBinary, fetchBinarySize:
 			err = msg.parse()
 		case fetchSection:
 			if _, err = msg.section(it.section); errors.Is(err, errNoSection) {
@@ -194,16 +195,20 @@ func (r *fetchRun) item(it fetchItem, m *maildir.Message, msg *message) error {
 		w.num(m.ModSeq)
 		w.byte(')')
 	case fetchEnvelope:
+		env, err := msg.envelope()
 		w.str("ENVELOPE ")
-		writeEnvelope(w, msg.header)
+		w.octets(env)
+		return err
 	case fetchBody, fetchBodyStructure:
-		b := bodyWriter{w: w, msg: msg, extended: it.kind == fetchBodyStructure, global: r.s.rev2}
-		if b.extended {
-			w.str("BODYSTRUCTURE ")
-		} else {
+		body, structure, err := msg.structure(r.s.rev2)
+		if it.kind == fetchBody {
 			w.str("BODY ")
+			w.octets(body)
+			return err
 		}
-		return b.write(msg.tree)
+		w.str("BODYSTRUCTURE ")
+		w.octets(structure)
+		return err
 	case fetchSection:
 		return r.section(it.section, msg)
 	case fetchBinary, fetchBinarySize:

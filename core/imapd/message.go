@@ -13,31 +13,45 @@ import (
 // HEADER.FIELDS and SEARCH. BODY[HEADER] is exact at any size.
 const maxHeader = 2 << 20
 
-// message is a message that is being read. What is found out about it is kept
-// until close, which leaves m free for another one.
+// message is a message that is being read. Its file is opened when something is
+// asked for that is not among the folder's facts. What is found out about it is
+// kept until close.
 type message struct {
-	content   *maildir.Content
+	v       *view
+	uid     uint32
+	content *maildir.Content // nil: not open
+
 	header    []byte // up to maxHeader
 	headerEnd int64  // 0: not known
 	tree      *mail.Part
 }
 
-// openMessage opens the message with the given UID. maildir.ErrExpunged says
-// that it is gone.
-func openMessage(f *maildir.Folder, uid uint32) (*message, error) {
-	c, err := f.Open(uid)
-	if err != nil {
-		return nil, err
+// message is the one with the given UID.
+func (v *view) message(uid uint32) *message { return &message{v: v, uid: uid} }
+
+// open opens the file. maildir.ErrExpunged says that it is gone.
+func (m *message) open() error {
+	if m.content != nil {
+		return nil
 	}
-	return &message{content: c}, nil
+	c, err := m.v.folder.Open(m.uid)
+	if err == nil {
+		m.content = c
+	}
+	return err
 }
 
 func (m *message) close() {
-	_ = m.content.Close() // only read
+	if m.content != nil {
+		_ = m.content.Close() // only read
+	}
 }
 
 // readHeader reads the header of the message.
 func (m *message) readHeader() error {
+	if err := m.open(); err != nil {
+		return err
+	}
 	if m.header != nil || m.content.Size() == 0 {
 		return nil
 	}
@@ -59,6 +73,9 @@ func (m *message) readHeader() error {
 func (m *message) parse() error {
 	if m.tree != nil {
 		return nil
+	}
+	if err := m.open(); err != nil {
+		return err
 	}
 	tree, err := mail.ParseStructure(m.content, m.content.Size())
 	m.tree = tree
@@ -85,6 +102,13 @@ func (m *message) section(sec *section) (slice, error) {
 			return slice{}, errNoSection
 		}
 		return m.partSection(part, sec)
+	}
+	if sec.text == fieldsText && allNoted(sec.fields) {
+		h, err := m.notedFields()
+		return fieldsOf(h, sec), err
+	}
+	if err := m.open(); err != nil {
+		return slice{}, err
 	}
 	size := m.content.Size()
 	if sec.text == wholeText {

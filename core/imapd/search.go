@@ -25,6 +25,7 @@ func (s *session) cmdSearch(p *parser, byUID bool) (done, error) {
 	if err := v.resolve(&q.key); err != nil {
 		return done{}, err
 	}
+	defer v.noted()
 	run := &searchRun{s: s, now: time.Now()}
 	var found, uids ranges
 	var hits hits
@@ -190,13 +191,22 @@ type searchTarget struct {
 	msg *message
 }
 
-func (t *searchTarget) open() error {
-	if t.msg != nil {
-		return nil
+// message is the message itself, which is opened when it has to be.
+func (t *searchTarget) message() *message {
+	if t.msg == nil {
+		t.msg = t.run.s.view.message(t.m.UID)
 	}
-	msg, err := openMessage(t.run.s.view.folder, t.m.UID)
-	t.msg = msg
-	return err
+	return t.msg
+}
+
+// header is a block with all fields called name, and perhaps others.
+func (t *searchTarget) header(name string) ([]byte, error) {
+	m := t.message()
+	if isNoted(name) {
+		return m.notedFields()
+	}
+	err := m.readHeader()
+	return m.header, err
 }
 
 func (t *searchTarget) eval(k *searchKey) (bool, error) {
@@ -246,17 +256,16 @@ func (t *searchTarget) eval(k *searchKey) (bool, error) {
 	case searchModSeq:
 		return m.ModSeq >= k.num, nil
 	}
-	if err := t.open(); err != nil {
-		return false, err
-	}
-	if err := t.msg.readHeader(); err != nil {
-		return false, err
-	}
 	switch k.op {
 	case searchSentBefore, searchSentOn, searchSentSince:
-		return t.sent(k), nil
+		header, err := t.header("Date")
+		return err == nil && sent(header, k), err
 	case searchHeader:
-		return t.hasField(k), nil
+		header, err := t.header(k.name)
+		return err == nil && hasField(header, k), err
+	}
+	if err := t.message().readHeader(); err != nil {
+		return false, err
 	}
 	return t.msg.contains(k.text, k.op == searchText)
 }
@@ -275,8 +284,8 @@ func compareDay(t, day time.Time, how searchOp) bool {
 }
 
 // sent judges the Date field. A message without a readable one was never sent.
-func (t *searchTarget) sent(k *searchKey) bool {
-	for f := range mail.HeaderFields(t.msg.header) {
+func sent(header []byte, k *searchKey) bool {
+	for f := range mail.HeaderFields(header) {
 		if !f.Is("Date") {
 			continue
 		}
@@ -290,8 +299,8 @@ func (t *searchTarget) sent(k *searchKey) bool {
 }
 
 // hasField judges the fields with the key's name. The empty text is in all of them.
-func (t *searchTarget) hasField(k *searchKey) bool {
-	for f := range mail.HeaderFields(t.msg.header) {
+func hasField(header []byte, k *searchKey) bool {
+	for f := range mail.HeaderFields(header) {
 		if !f.Is(k.name) {
 			continue
 		}

@@ -27,6 +27,7 @@ type view struct {
 	keywords int                 // keywords that FLAGS has named
 	recent   uint32              // the first UID that is \Recent here
 	saved    ranges              // UIDs of the last SEARCH RETURN (SAVE) (RFC 5182)
+	facts    *maildir.Facts      // nil until they are asked for
 }
 
 func (v *view) close() { v.folder.Close() }

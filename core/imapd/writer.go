@@ -63,6 +63,15 @@ func (w *writer) str(s string) {
 	}
 }
 
+func (w *writer) octets(b []byte) {
+	for len(b) > 0 {
+		w.room(min(len(b), outputSize))
+		n := min(len(b), cap(w.buf)-len(w.buf))
+		w.buf = append(w.buf, b[:n]...)
+		b = b[n:]
+	}
+}
+
 func (w *writer) byte(c byte) {
 	w.room(1)
 	w.buf = append(w.buf, c)

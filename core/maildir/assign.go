@@ -127,6 +127,7 @@ func (b *box) reset() {
 	b.loaded, b.msgs, b.shared, b.odd, b.gone = false, nil, false, nil, nil
 	b.validity, b.next, b.dead = 0, 0, nil
 	b.mu.Unlock()
+	b.restFacts()
 	b.cur, b.fresh, b.listStamp = dirState{}, dirState{}, stamp{}
 	b.p.log.Warn("UIDVALIDITY was changed by another program", "folder", b.dir)
 }

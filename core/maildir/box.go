@@ -73,6 +73,8 @@ type box struct {
 	waiting  []*arrival
 	sizes    map[string]int64 // octets with CRLF, of files about to be added
 	events   eventList
+
+	facts facts
 }
 
 // dirState is what is known of a directory.
@@ -224,6 +226,7 @@ func (b *box) vanish(err error) {
 	b.mu.Lock()
 	b.err = err
 	b.mu.Unlock()
+	b.restFacts()
 	b.wake()
 }
 
