@@ -49,12 +49,24 @@ func commandNamed(name string) (command, states) {
 		return (*session).cmdList, loggedIn
 	case "LSUB":
 		return (*session).cmdLsub, loggedIn
+	case "GETMETADATA":
+		return (*session).cmdGetMetadata, loggedIn
+	case "SETMETADATA":
+		return (*session).cmdSetMetadata, loggedIn
+	case "COMPRESS":
+		return (*session).cmdCompress, anyState
+	case "UNAUTHENTICATE":
+		return (*session).cmdUnauthenticate, loggedIn
 	case "NAMESPACE":
 		return (*session).cmdNamespace, loggedIn
 	case "STATUS":
 		return (*session).cmdStatus, loggedIn
 	case "APPEND":
 		return (*session).cmdAppend, loggedIn
+	case "REPLACE":
+		return byNumber((*session).cmdReplace), selected
+	case "UID REPLACE":
+		return byUID((*session).cmdReplace), selected
 	case "IDLE":
 		return (*session).cmdIdle, loggedIn
 
@@ -119,7 +131,10 @@ func (s *session) capabilities() string {
 		}
 		return b.String()
 	}
-	b.WriteString(" IDLE NAMESPACE UNSELECT UIDPLUS MOVE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES WITHIN BINARY CONDSTORE")
+	b.WriteString(" IDLE NAMESPACE UNSELECT UIDPLUS MOVE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES WITHIN BINARY CONDSTORE QRESYNC UNAUTHENTICATE UTF8=ACCEPT MULTIAPPEND REPLACE OBJECTID SAVEDATE PREVIEW METADATA LIST-METADATA CREATE-SPECIAL-USE")
+	if s.deflated == nil {
+		b.WriteString(" COMPRESS=DEFLATE")
+	}
 	fmt.Fprintf(&b, " APPENDLIMIT=%d", s.srv.c.Limits.Message)
 	return b.String()
 }
@@ -216,6 +231,13 @@ func (s *session) cmdEnable(p *parser) (done, error) {
 		case word == "CONDSTORE" && !s.condstore:
 			s.useCondstore()
 			on = append(on, " CONDSTORE")
+		case word == "UTF8=ACCEPT" && !s.utf8:
+			s.utf8 = true
+			on = append(on, " UTF8=ACCEPT")
+		case word == "QRESYNC" && !s.qresync:
+			s.qresync = true
+			s.useCondstore()
+			on = append(on, " QRESYNC")
 		}
 	}
 	s.out.line(append([]string{"* ENABLED"}, on...)...)

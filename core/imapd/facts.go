@@ -19,6 +19,8 @@ const (
 	headerFact     maildir.FactKind = 1 // length of the ENVELOPE, the ENVELOPE as it is sent, the fields of notedNames as they stand
 	structureFact  maildir.FactKind = 2 // length of the BODY, the BODY, the BODYSTRUCTURE as they are sent
 	structureFact2 maildir.FactKind = 3 // the same as IMAP4rev2 has them
+	emailFact      maildir.FactKind = 4 // the EMAILID
+	previewFact    maildir.FactKind = 5 // the PREVIEW
 )
 
 // notedNames are the fields of a header that clients ask for in lists of messages,

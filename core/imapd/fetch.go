@@ -24,10 +24,16 @@ func (s *session) cmdFetch(p *parser, byUID bool) (done, error) {
 			q.items = append([]fetchItem{{kind: fetchUID}}, q.items...)
 		}
 	}
+	if q.vanished && (!byUID || !s.qresync) {
+		return done{}, bad("VANISHED is for UID FETCH after ENABLE QRESYNC")
+	}
 	if q.wants(fetchModSeq) {
 		s.useCondstore()
 	}
 	s.arrivals()
+	if q.vanished {
+		s.vanishedSince(q.set, q.changedSince)
+	}
 	seqs, err := s.view.pick(q.set, byUID)
 	if err != nil {
 		return done{}, err
@@ -62,6 +68,9 @@ func (s *session) cmdFetch(p *parser, byUID bool) (done, error) {
 	}
 	return done{}, nil
 }
+
+// dateTimeLayout is how dates go over the wire (RFC 9051 §9, date-time).
+const dateTimeLayout = "02-Jan-2006 15:04:05 -0700"
 
 // fetchRun is one FETCH under way.
 type fetchRun struct {
@@ -158,6 +167,10 @@ func (r *fetchRun) prepare(msg *message) error {
 		switch it.kind {
 		case fetchEnvelope:
 			_, err = msg.envelope()
+		case fetchEmailID:
+			_, err = msg.emailID()
+		case fetchPreview:
+			_, err = msg.preview()
 		case fetchBody, fetchBodyStructure:
 			_, _, err = msg.structure(r.s.rev2)
 		case fetchBinary, fetchBinarySize:
@@ -185,7 +198,7 @@ func (r *fetchRun) item(it fetchItem, m *maildir.Message, msg *message) error {
 		w.num(uint64(m.UID))
 	case fetchDate:
 		w.str(`INTERNALDATE "`)
-		w.str(m.Date.Format("02-Jan-2006 15:04:05 -0700"))
+		w.str(m.Date.Format(dateTimeLayout))
 		w.byte('"')
 	case fetchSize:
 		w.str("RFC822.SIZE ")
@@ -194,6 +207,23 @@ func (r *fetchRun) item(it fetchItem, m *maildir.Message, msg *message) error {
 		w.str("MODSEQ (")
 		w.num(m.ModSeq)
 		w.byte(')')
+	case fetchSaveDate:
+		if saved, ok := saveDate(m); ok {
+			w.str(`SAVEDATE "` + saved.Format(dateTimeLayout) + `"`)
+		} else {
+			w.str("SAVEDATE NIL")
+		}
+	case fetchThreadID:
+		w.str("THREADID NIL")
+	case fetchEmailID:
+		id, err := msg.emailID()
+		w.str("EMAILID (" + id + ")")
+		return err
+	case fetchPreview:
+		text, err := msg.preview()
+		w.str("PREVIEW ")
+		w.text(text)
+		return err
 	case fetchEnvelope:
 		env, err := msg.envelope()
 		w.str("ENVELOPE ")

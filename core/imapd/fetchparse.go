@@ -15,7 +15,11 @@ const (
 	fetchDate
 	fetchSize
 	fetchModSeq
-	fetchEnvelope
+	fetchSaveDate
+	fetchThreadID
+	fetchEnvelope // what follows needs the message itself, or facts about it
+	fetchEmailID
+	fetchPreview
 	fetchBody          // BODY without extension data
 	fetchBodyStructure // with it
 	fetchSection
@@ -57,6 +61,7 @@ type fetchQuery struct {
 	set          numSet
 	items        []fetchItem
 	changedSince uint64
+	vanished     bool // UIDs that have gone since are asked for
 }
 
 // wants reports whether an item of kind k is asked for.
@@ -130,6 +135,10 @@ func (p *parser) fetchQuery() (q fetchQuery, err error) {
 		if err != nil {
 			return err
 		}
+		if word == "VANISHED" {
+			q.vanished = true
+			return nil
+		}
 		if word != "CHANGEDSINCE" {
 			return bad("Unknown modifier")
 		}
@@ -140,6 +149,9 @@ func (p *parser) fetchQuery() (q fetchQuery, err error) {
 		q.add(fetchModSeq)
 		return err
 	})
+	if err == nil && q.vanished && q.changedSince == 0 {
+		err = bad("VANISHED needs CHANGEDSINCE")
+	}
 	if err != nil {
 		return q, err
 	}
@@ -183,6 +195,21 @@ func (p *parser) fetchItem(q *fetchQuery, macro bool) error {
 		return nil
 	case "MODSEQ":
 		q.add(fetchModSeq)
+		return nil
+	case "SAVEDATE":
+		q.add(fetchSaveDate)
+		return nil
+	case "EMAILID":
+		q.add(fetchEmailID)
+		return nil
+	case "THREADID":
+		q.add(fetchThreadID)
+		return nil
+	case "PREVIEW":
+		if p.peek() == ' ' && strings.HasPrefix(strings.ToUpper(string(p.rest())), " (LAZY)") {
+			p.pos += len(" (LAZY)")
+		}
+		q.add(fetchPreview)
 		return nil
 	case "ENVELOPE":
 		q.add(fetchEnvelope)

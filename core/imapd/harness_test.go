@@ -97,6 +97,7 @@ type client struct {
 	t    testing.TB
 	conn net.Conn
 	r    *bufio.Reader
+	w    io.Writer
 	tag  int
 }
 
@@ -114,7 +115,7 @@ func newClient(t testing.TB, conn net.Conn) *client {
 	if err := conn.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	return &client{t: t, conn: conn, r: bufio.NewReader(conn)}
+	return &client{t: t, conn: conn, r: bufio.NewReader(conn), w: conn}
 }
 
 // login dials, reads the greeting and logs in.
@@ -128,7 +129,7 @@ func (ts *testServer) login(t testing.TB) *client {
 
 func (c *client) send(s string) {
 	c.t.Helper()
-	if _, err := io.WriteString(c.conn, s); err != nil {
+	if _, err := io.WriteString(c.w, s); err != nil {
 		c.t.Fatalf("send %.60q: %v", s, err)
 	}
 }

@@ -35,11 +35,16 @@ func (s *session) list(q listQuery) error {
 		s.out.str("* LIST (")
 		s.out.str(strings.Join(l.attrs, " "))
 		s.out.str(`) "." `)
-		s.out.mailbox(l.name, s.rev2)
+		s.out.mailbox(l.name, s.utf8Names())
 		if l.childInfo {
 			s.out.str(` ("CHILDINFO" ("SUBSCRIBED"))`)
 		}
 		s.out.crlf()
+		if q.metadata != nil && l.selectable {
+			if _, err := s.sendMetadata(l.name, &metadataQuery{maxSize: maxAnnotation, entries: q.metadata}); err != nil && !isNoFolder(err) {
+				return s.storeError("read annotations", l.name, err)
+			}
+		}
 		if q.status != nil && l.selectable {
 			if err := s.sendStatus(l.name, q.status); err != nil && !isNoFolder(err) {
 				return s.storeError("read mailbox", l.name, err)
@@ -135,7 +140,7 @@ func (s *session) cmdLsub(p *parser) (done, error) {
 		}
 		told[name] = true
 		s.out.str("* LSUB (" + attrs + `) "." `)
-		s.out.mailbox(name, s.rev2)
+		s.out.mailbox(name, s.utf8Names())
 		s.out.crlf()
 	}
 	for _, name := range subs {

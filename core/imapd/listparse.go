@@ -25,6 +25,7 @@ type listQuery struct {
 
 	returnSubscribed, returnChildren, returnSpecial bool
 	status                                          []string // items, nil: no STATUS
+	metadata                                        []string // annotations (RFC 9590), nil: none
 }
 
 // listQuery reads LIST's arguments.
@@ -123,6 +124,12 @@ func (p *parser) listReturn(q *listQuery) error {
 			return err
 		}
 		q.status, err = p.statusItems()
+		return err
+	case "METADATA":
+		if err := p.space(); err != nil {
+			return err
+		}
+		q.metadata, err = p.entries()
 		return err
 	default:
 		return bad("Unknown return option %s", clip(word, 40))

@@ -37,16 +37,24 @@ func selectCommand(readOnly bool) command {
 			return done{}, err
 		}
 		condstore := false
+		var since *resync
 		if !p.atEnd() {
 			if err := p.space(); err != nil {
 				return done{}, err
 			}
 			err := p.list(func() error {
 				word, err := p.keyword()
-				if err == nil && word != "CONDSTORE" {
-					return bad("Unknown parameter")
+				switch {
+				case err != nil:
+				case word == "CONDSTORE":
+					condstore = true
+				case word == "QRESYNC" && !s.qresync:
+					err = bad("Use ENABLE QRESYNC first")
+				case word == "QRESYNC" && since == nil:
+					since, err = p.resyncParams()
+				default:
+					err = bad("Unknown parameter")
 				}
-				condstore = true
 				return err
 			})
 			if err != nil {
@@ -62,7 +70,11 @@ func selectCommand(readOnly bool) command {
 		if condstore {
 			s.useCondstore()
 		}
-		return s.open(name, readOnly)
+		d, err := s.open(name, readOnly)
+		if err == nil && since != nil {
+			s.resync(since)
+		}
+		return d, err
 	}
 }
 
@@ -115,6 +127,7 @@ func (s *session) open(name string, readOnly bool) (done, error) {
 	s.out.line(fmt.Sprintf("* OK [UIDVALIDITY %d] UIDs are valid", st.UIDValidity))
 	s.out.line(fmt.Sprintf("* OK [UIDNEXT %d] Next UID", st.UIDNext))
 	s.out.line(fmt.Sprintf("* OK [HIGHESTMODSEQ %d] Highest", st.HighestModSeq))
+	s.out.line("* OK [MAILBOXID (", mailboxID(st.UIDValidity), ")] Identity")
 	if readOnly {
 		return done{code: "READ-ONLY"}, nil
 	}
@@ -157,10 +170,52 @@ func (p *parser) oneMailbox() (string, error) {
 	return name, p.end()
 }
 
+// createArgs reads a mailbox and what it is for (RFC 6154 §3).
+func (p *parser) createArgs() (name, use string, err error) {
+	if err = p.space(); err != nil {
+		return "", "", err
+	}
+	if name, err = p.mailbox(); err != nil || p.atEnd() {
+		return name, "", err
+	}
+	if err = p.space(); err != nil || p.atEnd() {
+		return name, "", err
+	}
+	err = p.list(func() error {
+		word, err := p.keyword()
+		if err != nil {
+			return err
+		}
+		if word != "USE" || use != "" {
+			return bad("Unknown parameter")
+		}
+		if err := p.space(); err != nil {
+			return err
+		}
+		return p.list(func() error {
+			flag, err := p.flag()
+			if err != nil {
+				return err
+			}
+			if use != "" {
+				return no("USEATTR", "A mailbox has one special use")
+			}
+			if use = maildir.SpecialUse(flag); use == "" {
+				return no("USEATTR", "There is no such special use")
+			}
+			return nil
+		})
+	})
+	if err == nil {
+		err = p.end()
+	}
+	return name, use, err
+}
+
 // cmdCreate is RFC 9051 §6.3.4. A separator at the end announces children,
 // which need no announcement here.
 func (s *session) cmdCreate(p *parser) (done, error) {
-	name, err := p.oneMailbox()
+	name, use, err := p.createArgs()
 	if err != nil {
 		return done{}, err
 	}
@@ -170,10 +225,19 @@ func (s *session) cmdCreate(p *parser) (done, error) {
 	if strings.EqualFold(name, "INBOX") {
 		return done{}, no("ALREADYEXISTS", "INBOX is always there")
 	}
-	if err := s.store.Create(name); err != nil {
+	make := s.store.Create
+	if use != "" {
+		make = func(name string) error { return s.store.CreateFor(name, use) }
+	}
+	if err := make(name); err != nil {
 		return done{}, s.storeError("create mailbox", name, err)
 	}
-	return done{}, nil
+	f, err := s.store.Folder(s.ctx, name)
+	if err != nil {
+		return done{}, s.storeError("open mailbox", name, err)
+	}
+	defer f.Close()
+	return done{code: "MAILBOXID (" + mailboxID(f.Status().UIDValidity) + ")"}, nil
 }
 
 func (s *session) cmdDelete(p *parser) (done, error) {

@@ -53,9 +53,12 @@ type session struct {
 	state     states
 	user      string
 	store     *maildir.Store
-	view      *view // nil unless state is selected
-	rev2      bool  // after ENABLE IMAP4rev2
-	condstore bool  // CONDSTORE is in use (RFC 7162 §3.1)
+	view      *view     // nil unless state is selected
+	rev2      bool      // after ENABLE IMAP4rev2
+	condstore bool      // CONDSTORE is in use (RFC 7162 §3.1)
+	qresync   bool      // after ENABLE QRESYNC
+	utf8      bool      // after ENABLE UTF8=ACCEPT
+	deflated  *deflated // after COMPRESS
 	patience  time.Duration
 	loginBy   time.Time
 	tag       string // of the command that runs
@@ -153,6 +156,9 @@ func (s *session) close() {
 	}
 	s.out.release()
 	_ = s.conn.Close() // nothing is left to be lost
+	if s.deflated != nil {
+		s.deflated.close()
+	}
 	if s.conn != s.raw {
 		_ = s.raw.Close()
 	}
@@ -275,7 +281,7 @@ type done struct {
 
 // command runs one command and sends its tagged reply.
 func (s *session) command(line []byte) {
-	p := &parser{in: &s.in, proceed: s.proceed, line: line, literals: s.literalBudget(), utf8: s.rev2}
+	p := &parser{in: &s.in, proceed: s.proceed, line: line, literals: s.literalBudget(), utf8: s.utf8Names()}
 	tag := p.run(func(c byte) bool { return isAstringChar(c) && c != '+' && c < 0x80 })
 	if tag == "" || len(tag) > 128 || !p.eat(' ') {
 		s.refused++
@@ -319,6 +325,9 @@ func (s *session) command(line []byte) {
 		s.finish(p)
 	}
 }
+
+// utf8Names reports whether mailbox names go over the wire in UTF-8.
+func (s *session) utf8Names() bool { return s.rev2 || s.utf8 }
 
 // finish reads what is left of a command.
 func (s *session) finish(p *parser) {

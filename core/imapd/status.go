@@ -11,7 +11,7 @@ func (p *parser) statusItems() ([]string, error) {
 			return err
 		}
 		switch word {
-		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "APPENDLIMIT":
+		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID":
 			if len(items) < 20 {
 				items = append(items, word)
 			}
@@ -67,7 +67,7 @@ func (s *session) sendStatus(name string, items []string) error {
 	}
 	st := f.Status()
 	s.out.str("* STATUS ")
-	s.out.mailbox(f.Name(), s.rev2)
+	s.out.mailbox(f.Name(), s.utf8Names())
 	s.out.str(" (")
 	for i, item := range items {
 		if i > 0 {
@@ -75,6 +75,10 @@ func (s *session) sendStatus(name string, items []string) error {
 		}
 		s.out.str(item)
 		s.out.byte(' ')
+		if item == "MAILBOXID" {
+			s.out.str("(" + mailboxID(st.UIDValidity) + ")")
+			continue
+		}
 		s.out.num(s.statusValue(f, st, item))
 	}
 	s.out.line(")")

@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -234,14 +235,32 @@ func (s *session) transfer(p *parser, byUID bool) (uids []uint32, dst *maildir.F
 	if err != nil {
 		return nil, nil, err
 	}
-	dst, err = s.store.Folder(s.ctx, name)
-	if isNoFolder(err) {
-		return nil, nil, no("TRYCREATE", textNoSuchMailbox)
-	}
-	if err != nil {
-		return nil, nil, s.storeError("open mailbox", name, err)
+	if dst, err = s.destination(name); err != nil {
+		return nil, nil, err
 	}
 	return s.view.uids(seqs), dst, nil
+}
+
+// destination opens a mailbox that messages go to. One that every client expects is
+// made and subscribed to when it is first used (RFC 6154 §2).
+func (s *session) destination(name string) (*maildir.Folder, error) {
+	f, err := s.store.Folder(s.ctx, name)
+	if isNoFolder(err) {
+		switch name {
+		case "Drafts", "Sent", "Junk", "Trash", "Archive":
+		default:
+			return nil, no("TRYCREATE", textNoSuchMailbox)
+		}
+		if err = s.store.Create(name); err == nil || errors.Is(err, maildir.ErrExists) {
+			if err = s.store.Subscribe(name); err == nil {
+				f, err = s.store.Folder(s.ctx, name)
+			}
+		}
+	}
+	if err != nil {
+		return nil, s.storeError("open mailbox", name, err)
+	}
+	return f, nil
 }
 
 // copyUID is the COPYUID response code (RFC 4315 §3), "" if nothing was copied.

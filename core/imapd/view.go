@@ -257,6 +257,10 @@ func (s *session) tell(expunge bool) {
 // tellExpunged sends EXPUNGE for every message that is gone, with the numbers
 // as they are after those before it (RFC 9051 §7.5.1).
 func (s *session) tellExpunged() {
+	if s.qresync {
+		s.tellVanished()
+		return
+	}
 	v := s.view
 	kept := make([]maildir.Message, 0, len(v.base))
 	untold := 0

@@ -28,6 +28,16 @@ func (w *wakeup) arm(d time.Duration) error {
 	return w.conn.SetReadDeadline(time.Now().Add(d))
 }
 
+// moveTo goes on with another connection over the same socket.
+func (w *wakeup) moveTo(conn net.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conn = conn
+	if w.closing && !w.busy {
+		_ = conn.SetReadDeadline(past)
+	}
+}
+
 // kick ends a wait in IDLE.
 func (w *wakeup) kick() {
 	w.mu.Lock()

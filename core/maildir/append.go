@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,11 +32,16 @@ type arrival struct {
 }
 
 // Append stores a.Size octets of r as a new message, durably. If r ends early
-// nothing is stored and the error wraps io.ErrUnexpectedEOF.
+// nothing is stored and the error wraps io.ErrUnexpectedEOF. It is ErrCompressed
+// if whoever reads the file would unpack it, which Dovecot refuses too, and
+// ErrOverQuota if there is no room.
 func (f *Folder) Append(ctx context.Context, r io.Reader, a AppendOptions) (Message, error) {
 	b := f.b
 	if err := b.broken(); err != nil {
 		return Message{}, err
+	}
+	if err := b.room(f.name, Usage{a.Size, 1}); err != nil {
+		return Message{}, fmt.Errorf("append to %s: %w", f.name, err)
 	}
 	now := time.Now()
 	if a.Date.IsZero() {
@@ -43,6 +49,10 @@ func (f *Folder) Append(ctx context.Context, r io.Reader, a AppendOptions) (Mess
 	}
 	base := b.p.names.base(now)
 	temp := b.file("tmp/" + base)
+	r, err := refuseCompressed(io.LimitReader(r, a.Size))
+	if err != nil {
+		return Message{}, fmt.Errorf("append to %s: %w", f.name, err)
+	}
 	size, err := b.p.spool(temp, r, a.Size, a.Date)
 	if err != nil {
 		return Message{}, fmt.Errorf("append to %s: %w", f.name, err)
@@ -66,7 +76,24 @@ func (f *Folder) Append(ctx context.Context, r io.Reader, a AppendOptions) (Mess
 		}
 		return Message{}, fmt.Errorf("append to %s: %w", f.name, err)
 	}
+	b.p.ledger(b.root).add(f.name, Usage{a.Size, 1})
 	return n.m, nil
+}
+
+// refuseCompressed returns ErrCompressed if what r gives begins like a compressed
+// file, else a Reader of the same octets.
+func refuseCompressed(r io.Reader) (io.Reader, error) {
+	head := make([]byte, magicBytes)
+	n, err := io.ReadFull(r, head)
+	switch {
+	case compressionOf(head[:n]) != plain:
+		return nil, ErrCompressed
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return bytes.NewReader(head[:n]), nil
+	case err != nil:
+		return nil, err
+	}
+	return io.MultiReader(bytes.NewReader(head), r), nil
 }
 
 // spool writes n octets of r into the new file name with the given mtime. It

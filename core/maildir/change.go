@@ -149,11 +149,13 @@ func (f *Folder) Expunge(ctx context.Context, uids []uint32) (removed []uint32, 
 		return nil, err
 	}
 	lost := map[uint32]bool{}
+	var freed Usage
 	for _, uid := range uids {
 		i, ok := find(b.msgs, uid)
 		if !ok || lost[uid] {
 			continue
 		}
+		size := b.stored(&b.msgs[i])
 		if err = ctx.Err(); err != nil {
 			break
 		}
@@ -164,11 +166,13 @@ func (f *Folder) Expunge(ctx context.Context, uids []uint32) (removed []uint32, 
 		if ok2 {
 			lost[uid] = true
 			removed = append(removed, uid)
+			freed = freed.plus(Usage{size, 1})
 		}
 	}
 	b.forgetMessages(lost)
 	b.give()
 	if len(removed) > 0 {
+		b.p.ledger(b.root).add(f.name, Usage{}.minus(freed))
 		b.wake()
 		err = errors.Join(err, b.p.ops.sync(b.file("cur")))
 	}
@@ -230,7 +234,7 @@ func (f *Folder) Open(uid uint32) (*Content, error) {
 		if !ok {
 			return nil, ErrExpunged
 		}
-		c, err := openContent(b.file(rel), m.Size)
+		c, err := b.p.opener.open(b.file(rel), m.Size)
 		if err == nil {
 			if c.Size() != m.Size {
 				b.resize(uid, c.Size())

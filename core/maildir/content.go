@@ -12,18 +12,25 @@ import (
 // Content is a message as it goes to clients: with CRLF line ends. It is an
 // io.ReaderAt over Size octets, safe for concurrent use as such, and an
 // io.Reader for one goroutine. No more than a few KiB of the message are in
-// memory at a time.
+// memory at a time; of a compressed one no more than 128 KiB.
 //
-// A file that has CRLF line ends is passed through octet for octet. In another
-// one each LF without a CR before it becomes CRLF; nothing else changes.
+// A message that has CRLF line ends is passed through octet for octet. In
+// another one each LF without a CR before it becomes CRLF; nothing else changes.
 type Content struct {
-	f    *os.File
+	src  contentSource
+	head []byte // the first octets of src, if they are needed no more than once
 	size int64
 	off  int64 // of Read
 
 	marks []mark // nil: passed through
 	mu    sync.Mutex
 	last  mark // where the previous ReadAt ended
+}
+
+// contentSource is an *os.File or *unpacked.
+type contentSource interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // mark is a place in a file with bare LFs.
@@ -36,37 +43,118 @@ type mark struct {
 const (
 	markEvery   = 64 << 10 // octets of the file
 	contentRead = 32 << 10
+	contentHead = 8 << 10 // octets that are read at once and kept
 )
 
-// openContent opens the file name of a message that has size octets with CRLF
-// line ends. The file decides where size is wrong.
-func openContent(name string, size int64) (*Content, error) {
+// open opens the file name of a message that is said to have size octets with
+// CRLF line ends. What the file says counts where that is wrong.
+func (o *opener) open(name string, size int64) (*Content, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	fi, err := f.Stat()
+	c, err := o.content(f, size)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	c := &Content{f: f, size: size}
-	if fi.Size() == size {
-		return c, nil
+	return c, nil
+}
+
+// content is open for an open file. On an error f stays open.
+func (o *opener) content(f *os.File, size int64) (*Content, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	head := make([]byte, min(fi.Size(), contentHead))
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	head = head[:n]
+	if kind := compressionOf(head); kind != plain {
+		return o.unpack(f, kind, fi.Size())
+	}
+	c := &Content{src: f, head: head, size: fi.Size()}
+	if fi.Size() == size && !bareLF(head) && (n < contentHead || o.has(fi)) {
+		return c, nil // every octet was checked, now or earlier
 	}
 	if c.marks, c.size, err = survey(f); err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
 	}
 	if c.size == fi.Size() {
 		c.marks = nil
+		o.add(fi)
 	}
 	return c, nil
+}
+
+// unpack is content for a compressed file.
+func (o *opener) unpack(f *os.File, kind compression, size int64) (*Content, error) {
+	o.gate <- struct{}{}
+	defer func() { <-o.gate }()
+	u, err := openUnpacked(f, kind, size, o.limit)
+	if err != nil {
+		return nil, err
+	}
+	c := &Content{src: u, size: u.marks.at.crlf}
+	if c.size != u.Size() {
+		c.marks = u.marks.marks
+	}
+	if err := f.Close(); err != nil {
+		return nil, errors.Join(err, u.Close())
+	}
+	return c, nil
+}
+
+// bareLF reports whether b, the beginning of a message, has an LF without a CR
+// before it.
+func bareLF(b []byte) bool {
+	var at mark
+	at.count(b)
+	return at.crlf != at.file
+}
+
+// opener opens messages. It remembers files that were found to have CRLF line
+// ends all through, so that a big one that is read in many parts is checked once.
+type opener struct {
+	limit int64         // octets that a message may unpack to
+	gate  chan struct{} // has a token for each message that is being unpacked
+
+	mu    sync.Mutex
+	files map[stamp]struct{}
+}
+
+const maxSurveyed = 4096
+
+func newOpener(limit int64) *opener {
+	return &opener{limit: limit, gate: make(chan struct{}, maxUnpacking), files: map[stamp]struct{}{}}
+}
+
+func (o *opener) has(fi os.FileInfo) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.files[stampFrom(fi)]
+	return ok
+}
+
+func (o *opener) add(fi os.FileInfo) {
+	if fi.Size() < contentHead {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.files) >= maxSurveyed {
+		clear(o.files)
+	}
+	o.files[stampFrom(fi)] = struct{}{}
 }
 
 // Size is the number of octets that can be read.
 func (c *Content) Size() int64 { return c.size }
 
 // Close closes the file.
-func (c *Content) Close() error { return c.f.Close() }
+func (c *Content) Close() error { return c.src.Close() }
 
 // Read reads on from where the last Read ended.
 func (c *Content) Read(p []byte) (int, error) {
@@ -105,7 +193,10 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 
 func (c *Content) read(p []byte, off int64) (int, error) {
 	if c.marks == nil {
-		return c.f.ReadAt(p, off)
+		if off+int64(len(p)) <= int64(len(c.head)) {
+			return copy(p, c.head[off:]), nil
+		}
+		return c.src.ReadAt(p, off)
 	}
 	at := c.markBefore(off)
 	skip := off - at.crlf
@@ -113,7 +204,7 @@ func (c *Content) read(p []byte, off int64) (int, error) {
 	n := 0
 	for n < len(p) {
 		want := min(int64(len(in)), int64(len(p)-n)+skip)
-		got, err := c.f.ReadAt(in[:want], at.file)
+		got, err := c.src.ReadAt(in[:want], at.file)
 		if got == 0 {
 			return n, err
 		}
@@ -241,15 +332,4 @@ func (m *mark) pass(in []byte) {
 	m.file += int64(len(in))
 	m.crlf += int64(len(in))
 	m.cr = in[len(in)-1] == '\r'
-}
-
-// virtualSize is the size of a file's message with CRLF line ends.
-func virtualSize(name string) (int64, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close() // only read
-	_, n, err := survey(f)
-	return n, err
 }

@@ -35,7 +35,7 @@ func checkContent(t *testing.T, data []byte, ranges func(size int) (off, n int))
 		if claimed == int64(len(data)) {
 			continue // W equals S: passed through
 		}
-		c, err := openContent(name, claimed)
+		c, err := newOpener(maxUnpacked).open(name, claimed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,16 +78,5 @@ func TestContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			checkContent(t, data, func(size int) (int, int) { return r.IntN(size + 2), 1 + r.IntN(100) })
 		})
-	}
-}
-
-// A file whose name says W=S has CRLF line ends by its own account and is
-// passed through as it is.
-func TestContentPassesThrough(t *testing.T) {
-	p, path := testPool(t)
-	put(t, path+"/cur/1.a,S=5,W=5:2,", "a\nb\r\n")
-	f := openFolder(t, openStore(t, p, path), "INBOX")
-	if got := text(t, f, 1); got != "a\nb\r\n" {
-		t.Errorf("text %q", got)
 	}
 }

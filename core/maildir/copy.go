@@ -47,6 +47,10 @@ func (f *Folder) transfer(ctx context.Context, uids []uint32, dst *Folder, move 
 	if move {
 		verb = "move"
 	}
+	sizes, err := f.fits(uids, dst, move)
+	if err != nil {
+		return nil, fmt.Errorf("%s from %s to %s: %w", verb, f.name, dst.name, err)
+	}
 	for range 5 {
 		var done []CopyPair
 		done, err = src.carry(ctx, uids, dst.b, flags, move)
@@ -61,6 +65,7 @@ func (f *Folder) transfer(ctx context.Context, uids []uint32, dst *Folder, move 
 			return pairs, err
 		}
 	}
+	f.carried(pairs, sizes, dst, move)
 	if err != nil {
 		err = fmt.Errorf("%s from %s to %s: %w", verb, f.name, dst.name, err)
 	}
@@ -126,7 +131,7 @@ func (b *box) carry(ctx context.Context, uids []uint32, dst *box, flags func(Fla
 		}
 		m := b.msgs[i]
 		ps := &passenger{uid: uid, from: b.file(b.path(&m))}
-		ps.arrival = arrival{base: b.p.renamed(m.Key, now), flags: flags(m.Flags), m: m}
+		ps.arrival = arrival{base: b.p.renamed(&m, now), flags: flags(m.Flags), m: m}
 		ps.m.Order, ps.m.UIDL = 0, ""
 		dst.board(ctx, ps, move)
 		all, batch = append(all, ps), append(batch, &ps.arrival)
@@ -247,11 +252,14 @@ func (b *box) withdrawAll(batch []*arrival) (err error) {
 	return err
 }
 
-// renamed makes a new base name with the sizes of an old one. A name is never
-// used twice: UIDs hang on it.
-func (p *Pool) renamed(base string, now time.Time) string {
+// renamed makes a new base name for m with the sizes of its old one, unless they
+// have turned out to be wrong. A name is never used twice: UIDs hang on it.
+func (p *Pool) renamed(m *Message, now time.Time) string {
 	name := p.names.base(now)
-	s, w := sizesOf(base)
+	s, w := sizesOf(m.Key)
+	if w >= 0 && (w != m.Size || s > w) {
+		return name
+	}
 	if s >= 0 {
 		name = fmt.Sprintf("%s,S=%d", name, s)
 	}

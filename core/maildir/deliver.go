@@ -37,6 +37,8 @@ type DelivererOptions struct {
 	Barrier  *durable.Barrier             // shared with everything else that writes mail
 	UID, GID int                          // owner of files and directories made; -1 leaves them alone
 	Notify   func(maildir, folder string) // called for each mailbox that has a new message; may be nil
+	Quota    func(maildir string) *Quota  // of the Maildir with that path, nil: none; may be nil
+	Enforce  bool                         // Deliver refuses what has no room
 	Logger   *slog.Logger
 	Now      func() time.Time // nil: time.Now
 }
@@ -187,11 +189,19 @@ func (d *Deliverer) Begin(targets []Target) (*Draft, error) {
 // Deliver makes the draft's message durable in every target: above it stand
 // the target's header and then trace. When it returns nil the message is in
 // each mailbox, or, where one fails for now, kept until it can be. When it
-// returns an error nothing is visible anywhere. It may be called once.
+// returns an error nothing is visible anywhere; with DelivererOptions.Enforce
+// that is ErrOverQuota if one of the targets is full. It may be called once.
 func (dr *Draft) Deliver(ctx context.Context, targets []Target, trace []byte) error {
 	d := dr.d
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if d.o.Enforce {
+		for _, t := range targets {
+			if err := d.Room(t, int64(len(t.Header)+len(trace))+dr.Size()); err != nil {
+				return err
+			}
+		}
 	}
 	copies, err := d.write(dr, targets, trace)
 	if err != nil {
@@ -283,7 +293,8 @@ func (d *Deliverer) publish(file string, targets []string) (pending []string) {
 		} else if err = d.disk.link(file, t); noHardLinks(err) {
 			err = d.copyTo(file, t)
 		}
-		if errors.Is(err, os.ErrExist) { // an earlier try got this far
+		again := errors.Is(err, os.ErrExist) // an earlier try got this far
+		if again {
 			err = nil
 		}
 		if err != nil {
@@ -291,7 +302,13 @@ func (d *Deliverer) publish(file string, targets []string) (pending []string) {
 			pending = append(pending, t)
 			continue
 		}
-		d.notify(t)
+		root, folder := mailboxOf(t)
+		if !again {
+			d.account(root, folder, t)
+		}
+		if d.o.Notify != nil {
+			d.o.Notify(root, folder)
+		}
 	}
 	return pending
 }
@@ -302,18 +319,15 @@ func noHardLinks(err error) bool {
 		errors.Is(err, syscall.EMLINK) || errors.Is(err, errors.ErrUnsupported)
 }
 
-// notify tells who watches the mailbox of the final name t.
-func (d *Deliverer) notify(t string) {
-	if d.o.Notify == nil {
-		return
-	}
-	dir, folder := filepath.Dir(filepath.Dir(t)), ""
+// mailboxOf is the Maildir and the folder of the final name t.
+func mailboxOf(t string) (root, folder string) {
+	dir := filepath.Dir(filepath.Dir(t))
 	if base := filepath.Base(dir); base[0] == '.' {
 		if _, err := os.Stat(filepath.Join(dir, "maildirfolder")); err == nil {
-			dir, folder = filepath.Dir(dir), base[1:]
+			return filepath.Dir(dir), base[1:]
 		}
 	}
-	d.o.Notify(dir, folder)
+	return dir, ""
 }
 
 // discard removes files that will not be delivered.

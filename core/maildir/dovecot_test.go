@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -21,6 +22,8 @@ type oracle struct {
 	conf string
 	box  string
 	uid  int
+
+	lenient bool // Dovecot may complain
 }
 
 // newOracle skips the test where there is no doveadm, or where it would refuse
@@ -57,6 +60,42 @@ ssl = no
 	return o
 }
 
+// configure adds settings.
+func (o *oracle) configure(settings string) {
+	o.t.Helper()
+	conf, err := os.ReadFile(o.conf)
+	if err == nil {
+		err = os.WriteFile(o.conf, append(conf, settings...), 0o644)
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// owns gives everything in the box to the user whom Dovecot runs as.
+func (o *oracle) owns() {
+	o.t.Helper()
+	err := filepath.WalkDir(o.box, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, o.uid, o.uid)
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// uids lists Dovecot's messages as "<uid> <base name>".
+func (o *oracle) uids(folder string) (list []string) {
+	o.t.Helper()
+	lines := strings.Split(strings.TrimSpace(o.run("", "-f", "tab", "fetch", "uid storageid", "mailbox", folder, "all")), "\n")
+	for _, line := range lines[1:] {
+		list = append(list, strings.ReplaceAll(line, "\t", " "))
+	}
+	return list
+}
+
 // run runs doveadm and returns what it prints.
 func (o *oracle) run(stdin string, args ...string) string {
 	o.t.Helper()
@@ -71,7 +110,7 @@ func (o *oracle) run(stdin string, args ...string) string {
 	if err := cmd.Run(); err != nil {
 		o.t.Fatalf("doveadm %q: %v\n%s", args, err, errs.String())
 	}
-	if s := errs.String(); strings.Contains(s, "Error") || strings.Contains(s, "Panic") {
+	if s := errs.String(); !o.lenient && strings.Contains(s, "Error") || strings.Contains(s, "Panic") {
 		o.t.Errorf("doveadm %q says:\n%s", args, s)
 	}
 	return out.String()

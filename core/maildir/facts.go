@@ -39,7 +39,7 @@ const (
 type FactKind uint8
 
 // FactKinds is the highest FactKind.
-const FactKinds = 4
+const FactKinds = 8
 
 // facts is wafer.facts as all sessions share it. Everything is guarded by mu; mail
 // is never read or written under it.

@@ -37,6 +37,52 @@ func parseKeywords(s string) (k keywords) {
 	return k
 }
 
+// furtherKeywords are the lines of s, whole and in their order, that name
+// keywords for which file names have no letter.
+func furtherKeywords(s string) (lines []string) {
+	for s != "" {
+		var line string
+		line, s, _ = strings.Cut(s, "\n")
+		line = strings.TrimSuffix(line, "\r")
+		num, name, ok := strings.Cut(line, " ")
+		if ok && number(num) >= MaxKeywords && name != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// FurtherKeywords returns the names of keywords that dovecot-keywords has and
+// file names have no letter for: the 27th and later ones. Which messages have
+// them is known to Dovecot's binary index alone, which is not read; their lines
+// stay in the file.
+func (f *Folder) FurtherKeywords() ([]string, error) {
+	lines, err := readFurther(f.b.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read keywords of %s: %w", f.name, err)
+	}
+	for i := range lines {
+		_, lines[i], _ = strings.Cut(lines[i], " ")
+	}
+	return lines, nil
+}
+
+func readFurther(dir string) ([]string, error) {
+	name := filepath.Join(dir, keywordsName)
+	st, err := stampOf(name)
+	if err != nil || st == (stamp{}) {
+		return nil, err
+	}
+	if st.size > maxKeywordFile {
+		return nil, fmt.Errorf("%s is longer than %d octets", name, maxKeywordFile)
+	}
+	data, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return furtherKeywords(string(data)), err
+}
+
 func (k *keywords) bytes() []byte {
 	var b []byte
 	for i, name := range k {
@@ -110,6 +156,10 @@ func (p *Pool) addKeyword(ctx context.Context, dir, name string, used Flags) (i 
 	if k, st, err = readKeywords(dir); err != nil {
 		return -1, k, st, err
 	}
+	further, err := readFurther(dir)
+	if err != nil { // it is not to be written over
+		return -1, k, st, err
+	}
 	if i = k.find(name); i >= 0 {
 		return i, k, st, nil
 	}
@@ -127,7 +177,11 @@ func (p *Pool) addKeyword(ctx context.Context, dir, name string, used Flags) (i 
 		return -1, k, st, nil
 	}
 	k[i] = name
-	if err := p.replace(file, filepath.Join(dir, "tmp", keywordsName+"."+strconv.Itoa(os.Getpid())), k.bytes()); err != nil {
+	data := k.bytes()
+	for _, line := range further {
+		data = append(append(data, line...), '\n')
+	}
+	if err := p.replace(file, filepath.Join(dir, "tmp", keywordsName+"."+strconv.Itoa(os.Getpid())), data); err != nil {
 		return -1, k, st, err
 	}
 	st, err = stampOf(file)

@@ -11,7 +11,8 @@
 //
 // On disk stands what Dovecot writes and nothing else that matters: cur, new
 // and tmp; folders ".A.B" in modified UTF-7 with a maildirfolder file;
-// subscriptions; dovecot-uidlist (version 3) and dovecot-keywords under
+// subscriptions; maildirsize, where there is one or a quota was set;
+// dovecot-uidlist (version 3; version 1 is read) and dovecot-keywords under
 // Dovecot's own lock files; dovecot-uidvalidity. A user can go back to Dovecot
 // at any moment, or use both at once, and keeps UIDs, UIDVALIDITY, flags,
 // keywords and saved POP3 UIDLs. The one file of our own, wafer.index, holds
@@ -28,8 +29,10 @@
 // # BUGS
 //
 // A folder has at most 26 keywords, the letters that file names have room for.
-// Dovecot keeps further ones in its binary index, which is not read.
-// Files compressed by Dovecot's mail_compress are presented as they are.
+// Dovecot keeps further ones in its binary index, which is not read
+// (Folder.FurtherKeywords names those that its text file mentions).
+// Of the files that Dovecot's mail_compress has written, those with gzip and
+// zstd are read; those with bzip2, xz and lz4 are listed, but opening one is an error.
 // COPY of several messages is not one step on disk: a kill in the midst of it
 // may leave some of the copies. Flags that another program changes and changes
 // back between two looks have not changed. The size of a file that is written
@@ -92,12 +95,13 @@ type Options struct {
 // Pool shares folders among the sessions of one server. It is safe for
 // concurrent use.
 type Pool struct {
-	o     Options
-	log   *slog.Logger
-	ops   fileOps
-	names *names
-	host  string // for lock files: gethostname, as Dovecot compares it
-	eyes  *eyes  // nil: nothing is watched
+	o      Options
+	log    *slog.Logger
+	ops    fileOps
+	names  *names
+	host   string // for lock files: gethostname, as Dovecot compares it
+	eyes   *eyes  // nil: nothing is watched
+	opener *opener
 
 	mu       sync.Mutex
 	boxes    map[string]*box  // by directory
@@ -112,7 +116,7 @@ type Pool struct {
 func NewPool(o Options) *Pool { return newPool(o, osOps()) }
 
 func newPool(o Options, ops fileOps) *Pool {
-	p := &Pool{o: o, log: o.Logger, ops: ops, boxes: map[string]*box{}, stores: map[string]*tree{}, idle: list.New()}
+	p := &Pool{o: o, log: o.Logger, ops: ops, boxes: map[string]*box{}, stores: map[string]*tree{}, idle: list.New(), opener: newOpener(maxUnpacked)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -260,6 +264,7 @@ func (p *Pool) release(b *box) {
 	if b.refs--; b.refs == 0 && !p.closed {
 		if p.boxes[b.dir] != b { // deleted or renamed
 			p.mu.Unlock()
+			b.restFacts()
 			return
 		}
 		b.idleMsgs = n
@@ -276,6 +281,7 @@ func (p *Pool) release(b *box) {
 	p.mu.Unlock()
 	for _, old := range drop {
 		old.save()
+		old.restFacts()
 	}
 }
 

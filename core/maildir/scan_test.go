@@ -162,7 +162,7 @@ func TestUIDListDamage(t *testing.T) {
 		{"version 1", "1 100 9\n4 1.a\n6 2.b:2,S\n", []uint32{4, 6, 9}, 100},
 		{"stale next", "3 V100 N1\n4 :1.a\n6 :2.b\n", []uint32{4, 6, 7}, 100},
 		{"torn line", "3 V100 N1\n4 :1.a\n6 :2.", []uint32{4, 5, 6}, 100},
-		{"garbage lines", "3 V100 N1\nx\n4 :1.a\n3 :2.b\n:\n\n", []uint32{4, 5, 6}, 100},
+		{"garbage lines", "3 V100 N1\nx\n4 :1.a\n3 :2.b\n:\n\n", []uint32{5, 6, 7}, 100},
 		{"missing line", "3 V100 N20\n4 :1.a\n", []uint32{4, 20, 21}, 100},
 		{"twice", "3 V100 N1\n4 :1.a\n6 :2.b\n8 :1.a\n", []uint32{6, 8, 9}, 100},
 		{"empty", "", []uint32{1, 2, 3}, 0},

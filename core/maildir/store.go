@@ -22,8 +22,9 @@ type Store struct {
 
 // tree is a Maildir++ tree as all sessions of the process share it.
 type tree struct {
-	path string
-	refs int // guarded by Pool.mu
+	path  string
+	refs  int    // guarded by Pool.mu
+	quota *Quota // guarded by Pool.mu
 
 	mu   sync.Mutex // held while folders are made, removed or renamed, or subscriptions change
 	pop3 sync.Mutex
@@ -65,8 +66,8 @@ func (s *Store) Folders(ctx context.Context) ([]FolderInfo, error) {
 		return nil, err
 	}
 	all := map[string]*FolderInfo{"INBOX": {Name: "INBOX"}}
-	for name := range dirs {
-		all[name] = &FolderInfo{Name: name, SpecialUse: specialUse(name)}
+	for name, dir := range dirs {
+		all[name] = &FolderInfo{Name: name, SpecialUse: s.useOf(name, dir)}
 	}
 	for name := range dirs {
 		for up := above(name); up != ""; up = above(up) {
@@ -108,8 +109,11 @@ func before(a, b string) bool {
 func inInbox(name string) bool { return name == "INBOX" || strings.HasPrefix(name, "INBOX.") }
 
 // dirs finds the folders other than INBOX: their directories by name.
-func (s *Store) dirs() (map[string]string, error) {
-	entries, err := os.ReadDir(s.t.path)
+func (s *Store) dirs() (map[string]string, error) { return foldersIn(s.t.path) }
+
+// foldersIn finds the folders other than INBOX of the Maildir root.
+func foldersIn(root string) (map[string]string, error) {
+	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, fmt.Errorf("list folders: %w", err)
 	}
@@ -120,11 +124,11 @@ func (s *Store) dirs() (map[string]string, error) {
 			continue
 		}
 		name, ok := shownName(file[1:])
-		if !ok || !isDir(filepath.Join(s.t.path, file, "cur")) {
+		if !ok || !isDir(filepath.Join(root, file, "cur")) {
 			continue
 		}
 		if have, twice := dirs[name]; !twice || filepath.Base(have) != "."+encodeName(name) {
-			dirs[name] = filepath.Join(s.t.path, file)
+			dirs[name] = filepath.Join(root, file)
 		}
 	}
 	return dirs, nil
@@ -236,6 +240,7 @@ func (s *Store) Delete(name string) error {
 		return fmt.Errorf("delete folder %q: %w", name, err)
 	}
 	s.p.forget(dir)
+	s.p.deleted(s.t.path, name, temp)
 	if err := s.p.ops.sync(s.t.path); err != nil {
 		return fmt.Errorf("delete folder %q: %w", name, err)
 	}
@@ -309,6 +314,7 @@ func (s *Store) renameAll(old, new string, steps [][2]string) error {
 	for _, step := range steps {
 		s.p.forget(step[0], step[1])
 	}
+	s.p.renamedFolder(s.t.path, old, new)
 	if err := s.p.ops.sync(s.t.path); err != nil {
 		return fmt.Errorf("rename folder %q to %q: %w", old, new, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,33 +49,52 @@ type uidRec struct {
 
 var errNotUIDList = errors.New("not a dovecot-uidlist")
 
-// parseUIDList reads all that makes sense in s. An error means that not even
-// the header does.
+// parseUIDList reads s up to the first line that makes no sense, as Dovecot
+// does: messages of later lines get new UIDs, above all that stand there. An
+// error means that not even the header makes sense.
 func parseUIDList(s string) (uidlist, error) {
 	line, rest, ok := strings.Cut(s, "\n")
 	if !ok {
 		return uidlist{}, errNotUIDList
 	}
-	l, v1, err := parseUIDHeader(line)
+	l, v1, err := parseUIDHeader(strings.TrimSuffix(line, "\r"))
 	if err != nil {
 		return uidlist{}, err
 	}
 	l.recs = make([]uidRec, 0, strings.Count(rest, "\n"))
+	l.damaged = v1
 	var last uint32
+	floor := l.next
 	for rest != "" {
 		line, rest, ok = strings.Cut(rest, "\n")
-		r, good := parseUIDLine(line, v1)
-		if !ok || !good || r.uid <= last { // a line without its end may be cut short
+		if !ok { // cut short: what was appended after the last sync
 			l.damaged = true
+			break
+		}
+		r, good := l.parseLine(strings.TrimSuffix(line, "\r"), v1)
+		if good && r.uid > last && (!v1 || r.uid < floor) {
+			last = r.uid
+			l.recs = append(l.recs, r)
 			continue
 		}
-		last = r.uid
-		l.recs = append(l.recs, r)
+		l.damaged = true
+		l.skip(line+"\n"+rest, v1)
+		break
 	}
 	l.next = max(l.next, last+1)
 	l.unique()
-	l.damaged = l.damaged || v1
 	return l, nil
+}
+
+// skip passes over lines without taking them, but their UIDs are not given out again.
+func (l *uidlist) skip(rest string, v1 bool) {
+	for rest != "" {
+		var line string
+		line, rest, _ = strings.Cut(rest, "\n")
+		if r, good := l.parseLine(line, v1); good {
+			l.next = max(l.next, r.uid+1)
+		}
+	}
 }
 
 // unique keeps of each base name the last line, which has the highest UID.
@@ -101,65 +121,76 @@ func parseUIDHeader(line string) (l uidlist, v1 bool, err error) {
 	if len(f) < 2 {
 		return l, false, errNotUIDList
 	}
+	var validity, next int64
 	switch f[0] {
 	case "1":
-		if len(f) != 3 {
+		if len(f) < 3 {
 			return l, false, errNotUIDList
 		}
-		v, n := number(f[1]), number(f[2])
-		if v <= 0 || v > 1<<32-1 || n <= 0 || n > maxUID+1 {
-			return l, false, errNotUIDList
-		}
-		l.validity, l.next = uint32(v), uint32(n)
-		return l, true, nil
+		v1, validity, next = true, number(f[1]), number(f[2])
 	case "3":
-	default:
-		return l, false, errNotUIDList
-	}
-	l.next = 1
-	for _, field := range f[1:] {
-		n := number(field[1:])
-		switch field[0] {
-		case 'V':
-			if n <= 0 || n > 1<<32-1 {
-				return l, false, errNotUIDList
+		for _, field := range f[1:] {
+			switch value := field[1:]; field[0] {
+			case 'V':
+				validity = number(value)
+			case 'N':
+				next = number(value)
+			default:
+				if field[0] == 'G' && !validGUID(value) {
+					return l, false, errNotUIDList
+				}
+				l.head = append(l.head, field)
 			}
-			l.validity = uint32(n)
-		case 'N':
-			if n <= 0 || n > maxUID+1 {
-				return l, false, errNotUIDList
-			}
-			l.next = uint32(n)
-		default:
-			l.head = append(l.head, field)
 		}
 	}
-	if l.validity == 0 {
+	if validity <= 0 || validity > 1<<32-1 || next <= 0 || next > maxUID+1 {
 		return l, false, errNotUIDList
 	}
-	return l, false, nil
+	l.validity, l.next = uint32(validity), uint32(next)
+	return l, v1, nil
 }
 
-func parseUIDLine(line string, v1 bool) (r uidRec, ok bool) {
-	id, rest, ok := strings.Cut(line, " ")
+func validGUID(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == 16
+}
+
+// parseLine reads a line without its end. Fields that are none are left out.
+func (l *uidlist) parseLine(line string, v1 bool) (r uidRec, ok bool) {
+	id, name, ok := strings.Cut(line, " ")
 	uid := number(id)
 	if !ok || uid <= 0 || uid > maxUID {
 		return r, false
 	}
-	name := rest
+	r.uid = uint32(uid)
+	name = strings.TrimLeft(name, " ")
 	if !v1 {
-		if rest == "" {
+		if name == "" {
 			return r, false
 		}
-		if rest[0] == ':' {
-			name = rest[1:]
-		} else if r.fields, name, ok = strings.Cut(rest, " :"); !ok {
+		if name[0] == ':' {
+			name = name[1:]
+		} else if r.fields, name, ok = strings.Cut(name, " :"); !ok {
 			return r, false
+		} else if !validFields(r.fields) {
+			l.damaged = true
+			r.fields = strings.Join(slices.DeleteFunc(strings.Fields(r.fields), func(f string) bool { return !validFields(f) }), " ")
 		}
 	}
-	r.uid = uint32(uid)
 	r.name, _ = splitName(name)
-	return r, r.name != "" && strings.IndexByte(r.name, '/') < 0
+	return r, r.name != "" && strings.IndexByte(name, '/') < 0
+}
+
+// validFields reports whether each of the fields begins with a capital letter.
+func validFields(fields string) bool {
+	start := true
+	for i := 0; i < len(fields); i++ {
+		if start && (fields[i] < 'A' || fields[i] > 'Z') {
+			return false
+		}
+		start = fields[i] == ' '
+	}
+	return true
 }
 
 // field returns the value of the field with the letter c, "" if it is absent.
