@@ -84,6 +84,14 @@ func commandNamed(name string) (command, states) {
 		return byNumber((*session).cmdSearch), selected
 	case "UID SEARCH":
 		return byUID((*session).cmdSearch), selected
+	case "SORT":
+		return byNumber((*session).cmdSort), selected
+	case "UID SORT":
+		return byUID((*session).cmdSort), selected
+	case "THREAD":
+		return byNumber((*session).cmdThread), selected
+	case "UID THREAD":
+		return byUID((*session).cmdThread), selected
 	case "FETCH":
 		return byNumber((*session).cmdFetch), selected
 	case "UID FETCH":
@@ -131,7 +139,7 @@ func (s *session) capabilities() string {
 		}
 		return b.String()
 	}
-	b.WriteString(" IDLE NAMESPACE UNSELECT UIDPLUS MOVE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES WITHIN BINARY CONDSTORE QRESYNC UNAUTHENTICATE UTF8=ACCEPT MULTIAPPEND REPLACE OBJECTID SAVEDATE PREVIEW METADATA LIST-METADATA CREATE-SPECIAL-USE")
+	b.WriteString(" IDLE NAMESPACE UNSELECT UIDPLUS MOVE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=REFERENCES THREAD=ORDEREDSUBJECT PARTIAL INPROGRESS BINARY CONDSTORE QRESYNC UNAUTHENTICATE UTF8=ACCEPT MULTIAPPEND REPLACE OBJECTID SAVEDATE PREVIEW METADATA LIST-METADATA CREATE-SPECIAL-USE")
 	if s.deflated == nil {
 		b.WriteString(" COMPRESS=DEFLATE")
 	}

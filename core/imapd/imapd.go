@@ -137,6 +137,8 @@ type Server struct {
 	outputs outputs
 	recent  recents
 
+	progressEvery time.Duration
+
 	total, refused, logins, panics atomic.Uint64
 
 	wg        sync.WaitGroup
@@ -166,7 +168,7 @@ func New(c Config) (*Server, error) {
 		c: c, log: c.Logger,
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{},
 		clients: map[netip.Prefix]int{}, users: map[string]int{},
-		recent: recents{from: map[recentKey]uint32{}},
+		recent: recents{from: map[recentKey]uint32{}}, progressEvery: progressEvery,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.NewTextHandler(io.Discard, nil))

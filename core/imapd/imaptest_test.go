@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // imaptestSkips are the scripts that are not played, and why.
@@ -47,7 +48,7 @@ type imaptestRun struct {
 	vars    map[string]string
 	clients []*client
 	seqs    [][]int // by client: the original numbers of the messages it counts
-	mbox    []string
+	mbox    []mboxMessage
 	next    int
 }
 
@@ -90,7 +91,8 @@ func runImaptest(t *testing.T, dir, name string) {
 			count = len(r.mbox)
 		}
 		for range count {
-			if got := r.clients[0].appendMessage("imaptest", "", r.message()); !strings.HasPrefix(got, "OK") {
+			date, text := r.message()
+			if got := r.clients[0].appendMessage("imaptest", date, text); !strings.HasPrefix(got, "OK") {
 				t.Fatal(got)
 			}
 		}
@@ -106,27 +108,38 @@ func runImaptest(t *testing.T, dir, name string) {
 	r.play(lines)
 }
 
-func readMbox(t *testing.T, dir, name string) (msgs []string) {
+// mboxMessage is a message of a script's mailbox, and the date on its From_ line as
+// APPEND has it.
+type mboxMessage struct{ date, text string }
+
+func readMbox(t *testing.T, dir, name string) (msgs []mboxMessage) {
 	raw, err := os.ReadFile(filepath.Join(dir, name+".mbox"))
 	if err != nil {
 		if raw, err = os.ReadFile(filepath.Join(dir, "default.mbox")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all := regexp.MustCompile(`(?m)^From .*\n`).Split(string(raw), -1)[1:]
-	for i, m := range all {
-		if i+1 < len(all) { // the blank line before the next one
+	line := regexp.MustCompile(`(?m)^From .*\n`)
+	heads := line.FindAllString(string(raw), -1)
+	for i, m := range line.Split(string(raw), -1)[1:] {
+		if i+1 < len(heads) || strings.HasSuffix(m, "\n\n") { // the blank line before the next one
 			m = strings.TrimSuffix(m, "\n")
 		}
-		msgs = append(msgs, crlf([]byte(m)))
+		date := ""
+		if f := strings.Fields(heads[i]); len(f) >= 6 {
+			if at, err := time.Parse(time.ANSIC, strings.Join(f[len(f)-5:], " ")); err == nil {
+				date = at.Format(`"` + dateTimeLayout + `"`)
+			}
+		}
+		msgs = append(msgs, mboxMessage{date, crlf([]byte(m))})
 	}
 	return msgs
 }
 
-func (r *imaptestRun) message() string {
+func (r *imaptestRun) message() (date, text string) {
 	m := r.mbox[r.next%len(r.mbox)]
 	r.next++
-	return m
+	return m.date, m.text
 }
 
 // group is a command with what it must be answered with.
@@ -201,8 +214,8 @@ func (r *imaptestRun) run(g *imaptestGroup) {
 		if len(fields) == 2 {
 			box = fields[1]
 		}
-		msg := r.message()
-		replies, tagged = c.cmd(fmt.Sprintf("APPEND %s {%d+}\r\n%s", box, len(msg), msg))
+		date, msg := r.message()
+		replies, tagged = c.cmd(fmt.Sprintf("APPEND %s%s {%d+}\r\n%s", box, strings.TrimSuffix(" "+date, " "), len(msg), msg))
 	} else {
 		command = regexp.MustCompile(`(?s)\{\{\{\n(.*?)\n?\}\}\}`).ReplaceAllStringFunc(command, func(lit string) string {
 			body := crlf([]byte(strings.TrimSuffix(lit[4:len(lit)-3], "\n")))

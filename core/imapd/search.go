@@ -3,7 +3,6 @@ package imapd
 import (
 	"errors"
 	"fmt"
-	netmail "net/mail"
 	"strings"
 	"time"
 
@@ -17,131 +16,76 @@ func (s *session) cmdSearch(p *parser, byUID bool) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
+	found, err := s.find(&q)
+	if err != nil {
+		return done{}, err
+	}
+	s.found("SEARCH", &q, found, byUID)
+	return done{}, nil
+}
+
+// find judges every message and returns the indexes of those that match, in order.
+func (s *session) find(q *searchQuery) ([]int32, error) {
 	if q.modseq {
 		s.useCondstore()
 	}
 	s.arrivals()
 	v := s.view
 	if err := v.resolve(&q.key); err != nil {
-		return done{}, err
+		return nil, err
 	}
 	defer v.noted()
 	run := &searchRun{s: s, now: time.Now()}
-	var found, uids ranges
-	var hits hits
+	progress := s.newProgress(len(v.msgs))
+	var found []int32
 	for i := range v.msgs {
-		if i%256 == 0 && s.ctx.Err() != nil {
-			return done{}, s.ctx.Err()
+		if err := progress.step(i); err != nil {
+			return nil, err
 		}
 		ok, err := run.matches(&q.key, i)
 		if err != nil {
-			return done{}, s.storeError("search", v.name, err)
+			return nil, s.storeError("search", v.name, err)
 		}
-		if !ok {
-			continue
-		}
-		m := &v.msgs[i]
-		n := uint64(i + 1)
-		if byUID {
-			n = uint64(m.UID)
-		}
-		found, uids = found.add(n), uids.add(uint64(m.UID))
-		hits.add(n, m)
-	}
-	if q.save {
-		switch only := q.min || q.max; {
-		case !only || q.all || q.count || hits.count == 0:
-			v.saved = uids
-		default: // RFC 5182 §2.1: what MIN and MAX have named
-			v.saved = nil
-			if q.min {
-				v.saved = v.saved.add(uint64(hits.first.UID))
-			}
-			if q.max && (!q.min || hits.last.UID != hits.first.UID) {
-				v.saved = v.saved.add(uint64(hits.last.UID))
-			}
-		}
-		if v.saved == nil {
-			v.saved = ranges{}
+		if ok {
+			found = append(found, int32(i))
 		}
 	}
-	if q.extended || s.rev2 {
-		q.all = q.all || !q.extended
-		s.esearch(&q, found, &hits, byUID)
-		return done{}, nil
-	}
-	s.out.str("* SEARCH")
-	for _, sp := range found {
-		for n := sp.lo; n <= sp.hi; n++ {
-			s.out.byte(' ')
-			s.out.num(n)
-		}
-	}
-	if q.modseq && hits.count > 0 {
-		s.out.str(fmt.Sprintf(" (MODSEQ %d)", hits.modseq))
-	}
-	s.out.crlf()
-	return done{}, nil
+	return found, nil
 }
 
-// hits is what a SEARCH needs to know of its result besides the numbers.
-type hits struct {
-	count       uint64
-	min, max    uint64
-	first, last *maildir.Message
-	modseq      uint64
+// progress tells a client that a long command is still at work (RFC 9585).
+type progress struct {
+	s     *session
+	goal  int
+	told  time.Time
+	every time.Duration
 }
 
-func (h *hits) add(n uint64, m *maildir.Message) {
-	if h.count == 0 {
-		h.min, h.first = n, m
-	}
-	h.max, h.last = n, m
-	h.count++
-	h.modseq = max(h.modseq, m.ModSeq)
+// progressEvery is how long a client waits without a word.
+const progressEvery = 10 * time.Second
+
+func (s *session) newProgress(goal int) *progress {
+	return &progress{s: s, goal: goal, told: time.Now(), every: s.srv.progressEvery}
 }
 
-// esearch sends ESEARCH (RFC 9051 §7.3.4, RFC 7162 §3.1.10).
-func (s *session) esearch(q *searchQuery, found ranges, h *hits, byUID bool) {
-	if q.save && !q.min && !q.max && !q.count && !q.all {
-		return // nothing but SAVE was asked for
+// step says that done things have been done. Its error is the session's end.
+func (p *progress) step(done int) error {
+	if done%256 != 0 {
+		return nil
 	}
-	w := &s.out
-	w.str("* ESEARCH (TAG ")
-	w.text(s.tag)
-	w.byte(')')
-	if byUID {
-		w.str(" UID")
+	if err := p.s.ctx.Err(); err != nil {
+		return err
 	}
-	if h.count > 0 {
-		if q.min {
-			w.str(fmt.Sprintf(" MIN %d", h.min))
-		}
-		if q.max {
-			w.str(fmt.Sprintf(" MAX %d", h.max))
-		}
-		if q.all {
-			w.str(" ALL ")
-			found.write(w)
-		}
+	if time.Since(p.told) < p.every {
+		return nil
 	}
-	if q.count {
-		w.str(fmt.Sprintf(" COUNT %d", h.count))
-	}
-	if q.modseq && h.count > 0 {
-		modseq := h.modseq
-		if !q.all && !q.count {
-			modseq = 0
-			if q.min {
-				modseq = h.first.ModSeq
-			}
-			if q.max {
-				modseq = max(modseq, h.last.ModSeq)
-			}
-		}
-		w.str(fmt.Sprintf(" MODSEQ %d", modseq))
-	}
-	w.crlf()
+	p.told = time.Now()
+	w := &p.s.out
+	w.str("* OK [INPROGRESS (")
+	w.text(p.s.tag)
+	w.line(fmt.Sprintf(" %d %d)] Still at work", done, p.goal))
+	w.flush()
+	return w.err
 }
 
 // resolve turns the sets and keyword names of a search into numbers and bits.
@@ -255,6 +199,20 @@ func (t *searchTarget) eval(k *searchKey) (bool, error) {
 		return t.run.now.Sub(m.Date) <= time.Duration(k.num)*time.Second, nil
 	case searchModSeq:
 		return m.ModSeq >= k.num, nil
+	case searchSavedBefore, searchSavedOn, searchSavedSince:
+		saved, ok := saveDate(m)
+		if !ok {
+			saved = m.Date // RFC 8514 §4.3
+		}
+		return compareDay(saved, k.day, k.op-searchSavedBefore), nil
+	case searchSaveDates:
+		_, ok := saveDate(m)
+		return ok, nil
+	case searchThreadID:
+		return false, nil // no message has one
+	case searchEmailID:
+		id, err := t.message().emailID()
+		return id == k.name, err
 	}
 	switch k.op {
 	case searchSentBefore, searchSentOn, searchSentSince:
@@ -289,11 +247,8 @@ func sent(header []byte, k *searchKey) bool {
 		if !f.Is("Date") {
 			continue
 		}
-		date, err := netmail.ParseDate(clip(f.Value(), 200))
-		if err != nil {
-			return false
-		}
-		return compareDay(date, k.day, k.op-searchSentBefore)
+		date, ok := sentDate(f.Value())
+		return ok && compareDay(date, k.day, k.op-searchSentBefore)
 	}
 	return false
 }

@@ -36,12 +36,18 @@ const (
 	searchOlder
 	searchYounger
 	searchModSeq
+	searchSavedBefore
+	searchSavedOn
+	searchSavedSince
+	searchSaveDates // whether dates of saving are known at all
+	searchThreadID
 
 	searchHeader // from here on the message is opened
 	searchSentBefore
 	searchSentOn
 	searchSentSince
 
+	searchEmailID
 	searchBody // from here on all of it is read
 	searchText
 )
@@ -65,6 +71,7 @@ type searchQuery struct {
 	key                        searchKey
 	extended                   bool // RETURN was given
 	min, max, count, all, save bool
+	partial                    *partial
 	modseq                     bool // a MODSEQ key was used
 }
 
@@ -82,37 +89,52 @@ func (p *parser) searchQuery() (q searchQuery, err error) {
 		return q, err
 	}
 	sp := &searchParser{p: p, q: &q}
-	if p.word("RETURN") {
-		q.extended = true
-		if err = p.space(); err != nil {
-			return q, err
-		}
-		if err = p.list(sp.option); err != nil {
-			return q, err
-		}
-		if !q.min && !q.max && !q.count && !q.save {
-			q.all = true
-		}
-		if err = p.space(); err != nil {
-			return q, err
-		}
+	if err = sp.results(); err != nil {
+		return q, err
 	}
 	if p.word("CHARSET") {
 		if err = p.space(); err != nil {
 			return q, err
 		}
-		if sp.charset, err = p.astring(); err != nil {
-			return q, err
-		}
-		if !knownCharset(sp.charset) {
-			return q, no("BADCHARSET (US-ASCII UTF-8)", "Character set is unknown")
-		}
-		if err = p.space(); err != nil {
+		if err = sp.readCharset(); err != nil {
 			return q, err
 		}
 	}
 	q.key, err = sp.and(0, false)
 	return q, err
+}
+
+// results reads "RETURN (…) ", if it is there.
+func (sp *searchParser) results() error {
+	p, q := sp.p, sp.q
+	if !p.word("RETURN") {
+		return nil
+	}
+	q.extended = true
+	if err := p.space(); err != nil {
+		return err
+	}
+	if err := p.list(sp.option); err != nil {
+		return err
+	}
+	if q.all && q.partial != nil {
+		return bad("ALL and PARTIAL exclude each other")
+	}
+	if !q.min && !q.max && !q.count && !q.save && q.partial == nil {
+		q.all = true
+	}
+	return p.space()
+}
+
+// readCharset reads the name of a character set.
+func (sp *searchParser) readCharset() (err error) {
+	if sp.charset, err = sp.p.astring(); err != nil {
+		return err
+	}
+	if !knownCharset(sp.charset) {
+		return no("BADCHARSET (US-ASCII UTF-8)", "Character set is unknown")
+	}
+	return sp.p.space()
 }
 
 // word moves past an atom if it is next and a space follows.
@@ -141,6 +163,15 @@ func (sp *searchParser) option() error {
 		sp.q.all = true
 	case "SAVE":
 		sp.q.save = true
+	case "PARTIAL":
+		if sp.q.partial != nil {
+			return bad("PARTIAL is there already")
+		}
+		if err := sp.p.space(); err != nil {
+			return err
+		}
+		sp.q.partial, err = sp.p.partial()
+		return err
 	default:
 		return bad("Unknown result option %s", clip(word, 40))
 	}
@@ -223,6 +254,8 @@ func (sp *searchParser) key(depth int) (searchKey, error) {
 		return searchKey{op: searchOld}, nil
 	case "NEW":
 		return searchKey{op: searchNew}, nil
+	case "SAVEDATESUPPORTED":
+		return searchKey{op: searchSaveDates}, nil
 	}
 	if err := p.space(); err != nil {
 		return searchKey{}, err
@@ -278,8 +311,15 @@ func (sp *searchParser) argument(word string, depth int) (k searchKey, err error
 		k.op = searchModSeq
 		sp.q.modseq = true
 		k.num, err = p.modSeqKey()
-	case "BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE":
-		k.op = map[string]searchOp{"BEFORE": searchBefore, "ON": searchOn, "SINCE": searchSince,
+	case "EMAILID", "THREADID": // RFC 8474 §6
+		k.op = searchEmailID
+		if word == "THREADID" {
+			k.op = searchThreadID
+		}
+		k.name, err = p.astring()
+	case "BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE", "SAVEDBEFORE", "SAVEDON", "SAVEDSINCE":
+		k.op = map[string]searchOp{"SAVEDBEFORE": searchSavedBefore, "SAVEDON": searchSavedOn, "SAVEDSINCE": searchSavedSince,
+			"BEFORE": searchBefore, "ON": searchOn, "SINCE": searchSince,
 			"SENTBEFORE": searchSentBefore, "SENTON": searchSentOn, "SENTSINCE": searchSentSince}[word]
 		k.day, err = p.date()
 	case "BCC", "CC", "FROM", "SUBJECT", "TO":

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -394,7 +395,7 @@ func (s *session) wrongState(in states) error {
 // mayExpunge reports whether EXPUNGE may be sent with the reply to a command
 // (RFC 9051 §7.5.1).
 func mayExpunge(name string) bool {
-	return name != "FETCH" && name != "STORE" && name != "SEARCH"
+	return !slices.Contains([]string{"FETCH", "STORE", "SEARCH", "SORT", "THREAD"}, name)
 }
 
 // literalBudget is what the literals of one command may take of the memory.
