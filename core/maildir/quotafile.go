@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -17,15 +18,20 @@ import (
 // (https://www.courier-mta.org/imap/README.maildirquota.html): a line of limits,
 // "<octets>S,<messages>C", and then lines of changes, "<octets> <messages>", the
 // first of which is the sum when it was counted. Changes are appended by
-// whoever makes them; nobody locks. It is counted anew when it has grown to
-// maildirsizeMax, when it makes no sense or the limits are other ones, and before
+// whoever makes them. It is counted anew when it makes no sense or the limits are
+// other ones, when a reader finds it longer than maildirsizeMax, and before
 // anybody is told that the mailbox is full, unless that was done just now.
 //
-// Between a message's name and its line a count may come, which then has it
-// twice, or not at all: the next count mends that.
+// Dovecot locks nothing here. Among ourselves a flock(2), shared by those who
+// append, keeps a line from going into a file that has just been replaced; and
+// who appends to a file that has become long sums it up, for a count of all
+// folders is no work for a delivery. Between a message's name and its line a
+// count may come, which then has it twice: the next count mends that.
 const (
 	maildirsizeName  = "maildirsize"
 	maildirsizeMax   = 5120
+	maildirsizeSum   = 2048     // octets at which it is summed up by who appends
+	maildirsizeRead  = 64 << 10 // octets that are read of one that has grown too long
 	maildirsizeStale = 15 * time.Minute
 )
 
@@ -39,7 +45,7 @@ type tally struct {
 // parseTally reads a maildirsize; a last line without its end counts for
 // nothing. It is false if the file must be counted anew.
 func parseTally(data []byte) (t tally, ok bool) {
-	if len(data) >= maildirsizeMax || bytes.IndexByte(data, 0) >= 0 {
+	if len(data) > maildirsizeRead || bytes.IndexByte(data, 0) >= 0 {
 		return t, false
 	}
 	head, rest, ok := strings.Cut(string(data), "\n")
@@ -48,18 +54,14 @@ func parseTally(data []byte) (t tally, ok bool) {
 	}
 	t.limit = parseLimits(head)
 	for rest != "" {
-		line, after, whole := strings.Cut(rest, "\n")
+		line, next, whole := strings.Cut(rest, "\n")
 		if !whole {
 			break
 		}
-		rest = after
-		f := strings.Fields(line)
-		if len(f) < 2 {
-			return t, false
-		}
-		octets, oerr := strconv.ParseInt(f[0], 10, 62)
-		messages, merr := strconv.ParseInt(f[1], 10, 32)
-		if oerr != nil || merr != nil {
+		rest = next
+		octets, after, ok := signed(line)
+		messages, _, also := signed(after)
+		if !ok || !also || messages != int64(int32(messages)) {
 			return t, false
 		}
 		t.used = t.used.plus(Usage{octets, messages})
@@ -69,6 +71,23 @@ func parseTally(data []byte) (t tally, ok bool) {
 		t.lines++
 	}
 	return t, t.lines > 0 && t.used.Storage >= 0 && t.used.Messages >= 0
+}
+
+// signed reads a number after spaces, and returns what is behind it.
+func signed(s string) (n int64, rest string, ok bool) {
+	s = strings.TrimLeft(s, " \t")
+	digits := strings.TrimPrefix(s, "-")
+	i := 0
+	for i < len(digits) && digits[i] >= '0' && digits[i] <= '9' {
+		i++
+	}
+	if n = number(digits[:i]); n < 0 || i < len(digits) && digits[i] != ' ' && digits[i] != '\t' && digits[i] != '\r' {
+		return 0, "", false
+	}
+	if len(digits) < len(s) {
+		n = -n
+	}
+	return n, digits[i:], true
 }
 
 // parseLimits reads "1000S,10C"; what it does not know is passed over.
@@ -144,7 +163,7 @@ func (l *ledger) used() (Usage, error) {
 	t, ok := parseTally(data)
 	limit := l.want(t)
 	full := limit.Storage > 0 && t.used.Storage >= limit.Storage || limit.Messages > 0 && t.used.Messages >= limit.Messages
-	if ok && t.limit == limit && (!full || t.lines == 1 && time.Since(fi.ModTime()) < maildirsizeStale) {
+	if ok && len(data) < maildirsizeMax && t.limit == limit && (!full || t.lines == 1 && time.Since(fi.ModTime()) < maildirsizeStale) {
 		return t.used, nil
 	}
 	return l.recount(t)
@@ -183,11 +202,11 @@ var errRecount = errors.New("maildirsize must be counted anew")
 // append adds a line and returns the sum up to it: what others append at the same
 // time is either before it or after it, so each sees its own step.
 func (l *ledger) append(more Usage) (after Usage, err error) {
-	f, err := os.OpenFile(l.file(), os.O_RDWR|os.O_APPEND, 0)
+	f, err := l.open(syscall.LOCK_SH)
 	if err != nil {
 		return after, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() { err = errors.Join(err, f.Close()) }() // and unlocks
 	if _, err := fmt.Fprintf(f, "%d %d\n", more.Storage, more.Messages); err != nil {
 		return after, err
 	}
@@ -195,10 +214,7 @@ func (l *ledger) append(more Usage) (after Usage, err error) {
 	if err != nil {
 		return after, err
 	}
-	if end >= maildirsizeMax {
-		return after, errRecount
-	}
-	data := make([]byte, end)
+	data := make([]byte, min(end, maildirsizeRead+1))
 	if _, err := f.ReadAt(data, 0); err != nil {
 		return after, err
 	}
@@ -206,31 +222,83 @@ func (l *ledger) append(more Usage) (after Usage, err error) {
 	if !ok || t.limit != l.want(t) {
 		return after, errRecount
 	}
-	return t.used, nil
+	if end < maildirsizeSum {
+		return t.used, nil
+	}
+	return t.used, l.sumUp(f)
 }
 
-// recount counts everything and writes the file anew if there is a quota or t, what
-// it said, has limits. If the folders keep changing meanwhile it is not written.
-func (l *ledger) recount(t tally) (Usage, error) {
-	for try := 0; ; try++ {
-		used, still, err := l.count()
+// open opens and locks the file that is there now.
+func (l *ledger) open(how int) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(l.file(), os.O_RDWR|os.O_APPEND, 0)
 		if err != nil {
-			return used, fmt.Errorf("count %s: %w", l.root, err)
+			return nil, err
 		}
-		if !still && try < 3 {
-			continue
+		if err := syscall.Flock(int(f.Fd()), how); err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 		}
-		if !l.quota.limited() && t.limit == (Usage{}) {
-			return used, nil
+		fi, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
 		}
-		if !still {
-			if err := l.clear(l.file()); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return used, err
-			}
-			return used, nil
+		if linkCount(fi) > 0 {
+			return f, nil
 		}
-		return used, l.rewrite(tally{limit: l.want(t), used: used})
+		if err := f.Close(); err != nil { // it was replaced meanwhile
+			return nil, err
+		}
 	}
+}
+
+// sumUp replaces the long file f by its sum, unless others are busy with it: then
+// one of them does.
+func (l *ledger) sumUp(f *os.File) error {
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil
+	}
+	t, ok := l.read(f)
+	fi, err := f.Stat()
+	if err != nil || !ok || linkCount(fi) == 0 { // changing the lock is not one step
+		return err
+	}
+	return l.rewrite(t)
+}
+
+func (l *ledger) read(f *os.File) (tally, bool) {
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, maildirsizeRead+1))
+	if err != nil {
+		return tally{}, false
+	}
+	return parseTally(data)
+}
+
+// recount counts everything and writes the file anew if there is a quota or t,
+// what it said, has limits. Where the folders change meanwhile, what the file
+// says is better, if it says anything.
+func (l *ledger) recount(t tally) (Usage, error) {
+	used, still, err := l.count()
+	if err == nil && !still {
+		used, still, err = l.count()
+	}
+	if err != nil {
+		return used, fmt.Errorf("count %s: %w", l.root, err)
+	}
+	if !l.quota.limited() && t.limit == (Usage{}) {
+		return used, nil
+	}
+	f, err := l.open(syscall.LOCK_EX)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return used, err
+	default:
+		defer f.Close() // only read; and unlocks
+		if now, ok := l.read(f); ok && !still {
+			used = now.used
+		}
+	}
+	return used, l.rewrite(tally{limit: l.want(t), used: used})
 }
 
 func (l *ledger) rewrite(t tally) error {
