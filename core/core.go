@@ -70,6 +70,7 @@ type Server struct {
 	pool     *maildir.Pool
 	relay    *relay.Client
 	queue    *queue.Queue
+	quotas   quotas
 	srs      *srs.Rewriter // nil: senders of forwarded mail stay as they are
 	limits   wishes        // of policies
 	registry *smtpd.Registry
@@ -206,11 +207,13 @@ func (s *Server) openState(ctx context.Context) error {
 	s.opened(s.pool.Close)
 	s.deliver, err = maildir.NewDeliverer(ctx, maildir.DelivererOptions{
 		State: c.State, Hostname: c.Hostname, Barrier: s.barrier, UID: -1, GID: -1, Notify: s.pool.Delivered, Logger: s.log,
+		Quota: s.quotaAt,
 	})
 	if err != nil {
 		return fmt.Errorf("open the commit log: %w", err)
 	}
 	s.opened(s.deliver.Close)
+	s.opened(s.startWarnings())
 	if err := s.openDNS(); err != nil {
 		s.log.Warn("no DNS: every lookup will fail for now", "err", err)
 	}
@@ -361,11 +364,19 @@ func (s *Server) tls(l config.Listener) *tls.Config {
 
 // mailbox opens the mail of a user who has logged in.
 func (s *Server) mailbox(_ context.Context, user string) (*maildir.Store, error) {
-	dir, err := s.current.Load().domains.mailboxOf(user)
+	ds := s.current.Load().domains
+	dir, err := ds.mailboxOf(user)
 	if err != nil {
 		return nil, err
 	}
-	return s.pool.Open(dir)
+	store, err := s.pool.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if q := s.quotaFor(ds, user, dir); q != nil {
+		store.SetQuota(*q)
+	}
+	return store, nil
 }
 
 // trusted reports whether a client may relay without logging in.

@@ -27,7 +27,8 @@ type courier struct {
 	queue   *queue.Queue
 	srs     *srs.Rewriter          // nil: senders of forwarded mail stay as they are
 	trusted func(mail.Client) bool // may relay without AUTH
-	limit   int64                  // octets of a message
+	quota   func(ds *domains, user, dir string) *maildir.Quota
+	limit   int64 // octets of a message
 	log     *slog.Logger
 }
 
@@ -60,7 +61,33 @@ func (c *courier) Recipient(_ context.Context, env *mail.Envelope, to mail.Recip
 			return mail.Status{Code: 450, Enhanced: "4.2.0", Text: "<" + to.To.String() + ">: mailbox is not available now"}
 		}
 	}
+	if len(e.forwards) == 0 {
+		return c.room(e.boxes, to.To, env.Size)
+	}
 	return mail.Status{}
+}
+
+// room refuses mail for a mailbox that is full, and for an alias if all of them are.
+func (c *courier) room(boxes []mailbox, to mail.Path, size int64) mail.Status {
+	var st mail.Status
+	for _, b := range boxes {
+		if c.quota(c.domains, b.user, b.dir) == nil {
+			return mail.Status{}
+		}
+		err := c.deliver.Room(maildir.Target{Maildir: b.dir}, size)
+		if !errors.Is(err, maildir.ErrOverQuota) {
+			if err != nil { // mail is not refused for what cannot be counted
+				c.log.Error("quota cannot be read", "user", b.user, "err", err)
+			}
+			return mail.Status{}
+		}
+		if d, _ := c.domains.of(b.user); d.quota.Permanent {
+			st = mail.Status{Code: 552, Enhanced: "5.2.2", Text: "<" + to.String() + ">: mailbox is full"}
+		} else {
+			st = mail.Status{Code: 452, Enhanced: "4.2.2", Text: "<" + to.String() + ">: mailbox is full"}
+		}
+	}
+	return st
 }
 
 func statusFull() mail.Status {

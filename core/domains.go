@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wafermail/wafer/core/config"
 	"github.com/wafermail/wafer/core/mail"
 )
 
@@ -24,12 +25,15 @@ type domain struct {
 	aliases   map[string][]mail.Path // by local part in lower case
 	catchAll  mail.Path              // null: none
 	separator string                 // between user and detail, "" for none
+	folders   bool                   // the detail names a folder
+	quota     config.Quota
 }
 
 // userList is the part of a users file that routing needs.
 type userList interface {
 	Has(local string) bool
 	First() (local string, ok bool)
+	Fields(local string) map[string]string // extra fields of a user, may be nil
 }
 
 // domains is the directory of everything that is delivered here.
@@ -40,9 +44,10 @@ type domains struct {
 
 // mailbox is where an address ends.
 type mailbox struct {
-	user string // "local@domain"
-	addr mail.Path
-	dir  string
+	user   string // "local@domain"
+	addr   mail.Path
+	dir    string
+	detail string // that names a folder, "" for none
 }
 
 // Outcomes of resolve that are no mailbox.
@@ -214,7 +219,11 @@ func (d *domain) add(local string, p mail.Path, found map[string]mailbox) error 
 	}
 	user := local + "@" + d.name
 	if _, ok := found[user]; !ok {
-		found[user] = mailbox{user: user, addr: p, dir: dir}
+		m := mailbox{user: user, addr: p, dir: dir}
+		if _, detail, ok := strings.Cut(p.Local(), d.separator); ok && d.folders && d.separator != "" && len(detail) < len(p.Local()) {
+			m.detail = detail
+		}
+		found[user] = m
 	}
 	return nil
 }
@@ -250,15 +259,20 @@ func (d *domain) dir(local string) (string, error) {
 	}
 }
 
-// mailboxOf is the Maildir of an authenticated user, "local@domain".
-func (ds *domains) mailboxOf(user string) (string, error) {
+// of finds the domain of a user "local@domain", nil if it is not ours.
+func (ds *domains) of(user string) (d *domain, local string) {
 	at := strings.LastIndexByte(user, '@')
 	if at < 0 {
-		return "", fmt.Errorf("user %q has no domain", user)
+		return nil, ""
 	}
-	d := ds.byName[mail.DomainKey(user[at+1:])]
+	return ds.byName[mail.DomainKey(user[at+1:])], strings.ToLower(user[:at])
+}
+
+// mailboxOf is the Maildir of an authenticated user, "local@domain".
+func (ds *domains) mailboxOf(user string) (string, error) {
+	d, local := ds.of(user)
 	if d == nil {
-		return "", errNotOurs
+		return "", fmt.Errorf("user %q: %w", user, errNotOurs)
 	}
-	return d.dir(strings.ToLower(user[:at]))
+	return d.dir(local)
 }

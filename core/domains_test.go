@@ -20,6 +20,8 @@ func (ns names) Has(local string) bool {
 	return false
 }
 
+func (names) Fields(string) map[string]string { return nil }
+
 func (ns names) First() (string, bool) {
 	if len(ns) == 0 {
 		return "", false

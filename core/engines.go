@@ -116,7 +116,7 @@ func (s *Server) engine(d *door) error {
 				g := s.current.Load()
 				return smtpd.Rules{
 					Policy: g.policy, Auth: s.auth, Directory: g.domains, Release: g.pin(),
-					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: s.trusted, limit: c.Limits.MessageSize, log: log},
+					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: s.trusted, quota: s.quotaFor, limit: c.Limits.MessageSize, log: log},
 				}
 			},
 		})

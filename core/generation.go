@@ -112,7 +112,7 @@ func loadDomains(c *config.Config, log *slog.Logger) (*auth.Domains, *domains, e
 		key := mail.DomainKey(cd.Name)
 		d := &domain{
 			name: key, maildir: cd.Maildir, users: domainUsers{files[key], key},
-			aliases: map[string][]mail.Path{}, separator: cd.Separator,
+			aliases: map[string][]mail.Path{}, separator: cd.Separator, folders: cd.Folders, quota: cd.Quota,
 		}
 		for local, to := range cd.Aliases {
 			for _, t := range to {
@@ -145,6 +145,14 @@ type domainUsers struct {
 }
 
 func (u domainUsers) Has(local string) bool { return u.file.Has(local + "@" + u.domain) }
+
+func (u domainUsers) Fields(local string) map[string]string {
+	r, err := u.file.Lookup(local + "@" + u.domain)
+	if err != nil {
+		return nil
+	}
+	return r.Fields
+}
 
 func (u domainUsers) First() (string, bool) {
 	for _, r := range u.file.List() {

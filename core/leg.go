@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wafermail/wafer/core/mail"
+	"github.com/wafermail/wafer/core/maildir"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/queue"
 	"github.com/wafermail/wafer/core/smtpd"
@@ -53,8 +54,11 @@ func (c *courier) legs(env *mail.Envelope, how smtpd.Disposition, content policy
 		}
 		for i := range e.boxes {
 			folder := ""
-			if f.Quarantine {
+			switch b := e.boxes[i]; {
+			case f.Quarantine:
 				folder = "Junk"
+			case b.detail != "":
+				folder, _ = maildir.FolderFor(b.dir, b.detail)
 			}
 			if dir := e.boxes[i].dir; !boxes[dir] {
 				boxes[dir] = true

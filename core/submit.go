@@ -19,7 +19,7 @@ func (s *Server) submit(ctx context.Context, sub admin.Submission, message io.Re
 	defer g.pin()()
 	c := &courier{
 		domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, limit: s.config.Limits.MessageSize, log: s.log,
-		trusted: func(mail.Client) bool { return true },
+		trusted: func(mail.Client) bool { return true }, quota: s.quotaFor,
 	}
 	now := time.Now()
 	env := &mail.Envelope{

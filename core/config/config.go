@@ -82,7 +82,20 @@ type Domain struct {
 	Aliases   map[string][]string // local part in lower case to addresses or local parts
 	CatchAll  string              // address for every other local part, "" for none
 	Separator string              // between user and detail, "" for none
+	Folders   bool                // the detail names a folder of the user's, if there is one
+	Quota     Quota
 	Where     string
+}
+
+// Quota is what each user of a domain may store. The zero Quota has no limits.
+type Quota struct {
+	Storage      int64 // octets
+	Messages     int64
+	Grace        int64 // octets by which one message may go beyond Storage
+	GracePercent int   // of Storage, likewise
+	Rules        []string
+	Warn         []int // percents at which the user gets mail about it
+	Permanent    bool  // mail for a full mailbox is refused for good
 }
 
 // Listener is one door.

@@ -62,6 +62,15 @@ var frames = []frame{
 		{"aliases", `{ sales = ["ann"] }`, `{ sales = [] }`, `alias "sales" is not a list`},
 		{"catch_all", `"ann"`, `"ann@"`, "catch_all leads to"},
 		{"separator", `"-"`, `"@"`, "separator must be one character"},
+		{"detail_folders", `false`, `true`, "detail_folders needs a separator"},
+	}},
+	{`quota`, frameHost + frameDoor + "domain \"example.org\" {\n  maildir = \"mail/%n\"\n  users = \"files/users\"\n  quota {\n", "  }\n}\n", []keyCase{
+		{"storage", `"2GiB"`, `"much"`, "storage is not a size"},
+		{"messages", `100000`, `-1`, "messages is not a whole number"},
+		{"grace", `"20%"`, `"some"`, "is no size"},
+		{"rules", `["Trash:storage=+100M", "Junk:ignore"]`, `["Trash"]`, "write FOLDER:storage"},
+		{"warn", `[80, 95]`, `[0]`, "warn is not a list of whole numbers"},
+		{"over", `"permanent"`, `"never"`, `over cannot be "never"`},
 	}},
 	{`listener "mx"`, frameHost + frameTLS + frameDomain + "listener \"mx\" {\n", "}\n", []keyCase{
 		{"profile", `"mx"`, `"smtp"`, `no profile "smtp"`},

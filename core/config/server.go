@@ -200,6 +200,11 @@ func (r *reader) domain(n *node, name string, at hcl.Range) (Domain, domainPlace
 		r.fault(n.at("separator"), "separator must be one character", `Write separator = "+", or leave the line out.`)
 		d.Separator = ""
 	}
+	d.Folders = n.flag("detail_folders", false)
+	if d.Folders && d.Separator == "" {
+		r.fault(n.at("detail_folders"), "detail_folders needs a separator", `Write separator = "+" too: mail for ann+work goes to Ann's folder "work", if she has one.`)
+	}
+	d.Quota = r.quota(n.only("quota"))
 	places := domainPlaces{block: at, catchAll: n.at("catch_all"), aliases: n.keys("aliases", strings.ToLower)}
 	d.CatchAll = n.text("catch_all", "")
 	if d.CatchAll != "" && !strings.Contains(d.CatchAll, "@") {

@@ -19,6 +19,10 @@ func (s *session) storeError(attempt, name string, err error) error {
 		return no("ALREADYEXISTS", "Mailbox exists already")
 	case errors.Is(err, maildir.ErrBadName):
 		return no("CANNOT", oneLine(err.Error()))
+	case errors.Is(err, maildir.ErrOverQuota):
+		return no("OVERQUOTA", "Mailbox is full")
+	case errors.Is(err, maildir.ErrCompressed):
+		return no("CANNOT", "Message begins like a compressed file")
 	}
 	if s.ctx.Err() == nil {
 		s.log.Error(attempt, "user", s.user, "mailbox", name, "err", err)

@@ -11,7 +11,7 @@ func (p *parser) statusItems() ([]string, error) {
 			return err
 		}
 		switch word {
-		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID":
+		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "APPENDLIMIT", "MAILBOXID", "DELETED-STORAGE":
 			if len(items) < 20 {
 				items = append(items, word)
 			}
@@ -101,6 +101,14 @@ func (s *session) statusValue(f *maildir.Folder, st maildir.Status, item string)
 		return uint64(st.Size)
 	case "HIGHESTMODSEQ":
 		return st.HighestModSeq
+	case "DELETED-STORAGE": // RFC 9208 §4.1.5, octets
+		n := uint64(0)
+		for _, m := range f.Messages() {
+			if m.Flags&maildir.Deleted != 0 {
+				n += uint64(m.Size)
+			}
+		}
+		return n
 	case "APPENDLIMIT":
 		return uint64(s.srv.c.Limits.Message)
 	}

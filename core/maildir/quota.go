@@ -92,6 +92,29 @@ func ParseQuotaRule(s string) (QuotaRule, error) {
 	return r, nil
 }
 
+// ParseLimits reads "storage=1G:messages=1000", as a Dovecot quota rule for the whole
+// mailbox has them. Units are as in ParseQuotaRule.
+func ParseLimits(s string) (storage, messages int64, err error) {
+	for _, part := range strings.Split(s, ":") {
+		key, value, _ := strings.Cut(part, "=")
+		ok := false
+		switch key {
+		case "storage":
+			storage, ok = parseOctets(value)
+		case "bytes":
+			storage = number(value)
+			ok = storage >= 0 && storage <= maxQuota
+		case "messages":
+			messages = number(value)
+			ok = messages >= 0 && messages <= maxQuota
+		}
+		if !ok {
+			return 0, 0, fmt.Errorf("quota %q: write storage=SIZE, messages=NUMBER, or both with a colon between", s)
+		}
+	}
+	return storage, messages, nil
+}
+
 func parseOctets(s string) (int64, bool) {
 	shift := 10
 	if s != "" {

@@ -16,6 +16,13 @@ func (s *Store) SetQuota(q Quota) {
 	s.t.quota = &q
 }
 
+// HasQuota reports whether there is a limit.
+func (s *Store) HasQuota() bool {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	return s.t.quota.limited()
+}
+
 // Quota says how much there is in all folders that count, and how much there
 // may be: 0 where there is no limit. It reads one small file; only now and then
 // must the folders be counted.
