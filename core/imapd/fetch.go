@@ -117,8 +117,9 @@ func (r *fetchRun) message(i int) error {
 		return nil
 	}
 	var msg *message
-	if r.opens {
+	if r.opens || m.Size < 0 && r.q.wants(fetchSize) {
 		msg = v.message(m.UID)
+		msg.size = m.Size
 		defer msg.close()
 		switch err := r.prepare(msg); {
 		case errors.Is(err, maildir.ErrExpunged):
@@ -165,6 +166,10 @@ func (r *fetchRun) prepare(msg *message) error {
 	for _, it := range r.q.items {
 		var err error
 		switch it.kind {
+		case fetchSize:
+			if msg.size < 0 {
+				err = msg.open()
+			}
 		case fetchEnvelope:
 			_, err = msg.envelope()
 		case fetchEmailID:
@@ -187,6 +192,14 @@ func (r *fetchRun) prepare(msg *message) error {
 	return nil
 }
 
+// size is a message's size, which is measured when it is asked for the first time.
+func (r *fetchRun) size(m *maildir.Message, msg *message) int64 {
+	if m.Size < 0 {
+		return msg.content.Size()
+	}
+	return m.Size
+}
+
 // item writes one data item.
 func (r *fetchRun) item(it fetchItem, m *maildir.Message, msg *message) error {
 	w := &r.s.out
@@ -202,7 +215,7 @@ func (r *fetchRun) item(it fetchItem, m *maildir.Message, msg *message) error {
 		w.byte('"')
 	case fetchSize:
 		w.str("RFC822.SIZE ")
-		w.num(uint64(m.Size))
+		w.num(uint64(r.size(m, msg)))
 	case fetchModSeq:
 		w.str("MODSEQ (")
 		w.num(m.ModSeq)

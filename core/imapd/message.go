@@ -19,6 +19,7 @@ const maxHeader = 2 << 20
 type message struct {
 	v       *view
 	uid     uint32
+	size    int64            // as the folder knows it
 	content *maildir.Content // nil: not open
 
 	header    []byte // up to maxHeader

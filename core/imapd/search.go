@@ -34,6 +34,9 @@ func (s *session) find(q *searchQuery) ([]int32, error) {
 	if err := v.resolve(&q.key); err != nil {
 		return nil, err
 	}
+	if err := s.measured(q.sizes); err != nil {
+		return nil, err
+	}
 	defer v.noted()
 	run := &searchRun{s: s, now: time.Now()}
 	progress := s.newProgress(len(v.msgs))
@@ -51,6 +54,18 @@ func (s *session) find(q *searchQuery) ([]int32, error) {
 		}
 	}
 	return found, nil
+}
+
+// measured makes sure that the sizes of all messages are known, if they are needed.
+func (s *session) measured(needed bool) error {
+	if !needed {
+		return nil
+	}
+	if err := s.view.folder.Measure(s.ctx); err != nil {
+		return s.storeError("measure messages", s.view.name, err)
+	}
+	s.view.merge()
+	return nil
 }
 
 // progress tells a client that a long command is still at work (RFC 9585).

@@ -73,6 +73,7 @@ type searchQuery struct {
 	min, max, count, all, save bool
 	partial                    *partial
 	modseq                     bool // a MODSEQ key was used
+	sizes                      bool // a key looks at sizes
 }
 
 // searchParser reads search keys.
@@ -293,6 +294,7 @@ func (sp *searchParser) argument(word string, depth int) (k searchKey, err error
 		k.name, err = p.flag()
 	case "LARGER", "SMALLER":
 		k.op = searchLarger
+		sp.q.sizes = true
 		if word == "SMALLER" {
 			k.op = searchSmaller
 		}

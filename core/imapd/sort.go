@@ -76,6 +76,9 @@ func (s *session) cmdSort(p *parser, byUID bool) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
+	for _, k := range keys {
+		q.sizes = q.sizes || k.by == sortSize
+	}
 	found, err := s.find(&q)
 	if err != nil {
 		return done{}, err

@@ -1,6 +1,10 @@
 package imapd
 
-import "github.com/wafermail/wafer/core/maildir"
+import (
+	"slices"
+
+	"github.com/wafermail/wafer/core/maildir"
+)
 
 // statusItems reads "(MESSAGES UIDNEXT …)".
 func (p *parser) statusItems() ([]string, error) {
@@ -65,6 +69,11 @@ func (s *session) sendStatus(name string, items []string) error {
 	if err := f.Refresh(s.ctx); err != nil {
 		return err
 	}
+	if slices.Contains(items, "SIZE") || slices.Contains(items, "DELETED-STORAGE") {
+		if err := f.Measure(s.ctx); err != nil {
+			return err
+		}
+	}
 	st := f.Status()
 	s.out.str("* STATUS ")
 	s.out.mailbox(f.Name(), s.utf8Names())
@@ -105,7 +114,7 @@ func (s *session) statusValue(f *maildir.Folder, st maildir.Status, item string)
 		n := uint64(0)
 		for _, m := range f.Messages() {
 			if m.Flags&maildir.Deleted != 0 {
-				n += uint64(m.Size)
+				n += uint64(max(m.Size, 0))
 			}
 		}
 		return n

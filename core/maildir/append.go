@@ -181,7 +181,7 @@ func (b *box) withdraw(n *arrival) bool {
 // own none of them stays. The turn is held.
 func (b *box) admitAll(ctx context.Context, batch []*arrival) error {
 	ctx = context.WithoutCancel(ctx) // it serves others too
-	if _, err := b.look(ctx, false, false); err != nil {
+	if err := b.look(ctx, false); err != nil {
 		return err
 	}
 	unlock, err := b.p.lock(ctx, b.file(uidlistName))

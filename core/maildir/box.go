@@ -16,7 +16,7 @@ type Message struct {
 	Order  uint32 // position in POP3 listings if not 0 (the O field of dovecot-uidlist)
 	Flags  Flags
 	ModSeq uint64    // RFC 7162
-	Size   int64     // RFC822.SIZE: octets with CRLF line ends
+	Size   int64     // RFC822.SIZE: octets with CRLF line ends; below 0 if nobody has asked yet (see Folder.Measure)
 	Date   time.Time // INTERNALDATE: when the file was last written
 	Key    string    // base name of the file: stable as long as the message stays in its folder
 	UIDL   string    // POP3 UIDL that was saved for it (the P field of dovecot-uidlist), "" if none
@@ -34,7 +34,7 @@ type gone struct {
 // box is a folder as all sessions of the process share it.
 //
 // Who reads or changes the directory holds turn. Only the holder of turn
-// writes what mu guards (apart from watchers, waiting, sizes, events, shared
+// writes what mu guards (apart from watchers, waiting, events, shared
 // and err), holding mu too, so it may read it without. Everybody else reads it
 // under mu, which is never held during input or output.
 type box struct {
@@ -71,7 +71,6 @@ type box struct {
 	floor    uint64 // gone is complete above this modseq
 	watchers map[chan struct{}]struct{}
 	waiting  []*arrival
-	sizes    map[string]int64 // octets with CRLF, of files about to be added
 	events   eventList
 
 	facts facts
@@ -129,22 +128,14 @@ func (b *box) give() { b.turn <- struct{}{} }
 
 // begin takes the turn and brings the box up to date. Who gets nil must give.
 func (b *box) begin(ctx context.Context) error {
-	for round := 0; ; round++ {
-		if err := b.take(ctx); err != nil {
-			return err
-		}
-		unsized, err := b.look(ctx, round > 0, round < 3)
-		if err == nil && len(unsized) == 0 {
-			return nil
-		}
-		b.give()
-		if err != nil {
-			return err
-		}
-		if err := b.measure(ctx, unsized); err != nil { // reads messages, so without the turn
-			return err
-		}
+	if err := b.take(ctx); err != nil {
+		return err
 	}
+	if err := b.look(ctx, false); err != nil {
+		b.give()
+		return err
+	}
+	return nil
 }
 
 // count is the number of messages.

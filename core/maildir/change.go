@@ -110,7 +110,7 @@ func (b *box) reflag(ctx context.Context, run *flagRun, uid uint32, op FlagOp, f
 			return fmt.Errorf("set flags of message %d: %w", uid, err)
 		}
 		b.publishFlags(run)
-		if _, err := b.look(ctx, true, false); err != nil {
+		if err := b.look(ctx, true); err != nil {
 			return err
 		}
 	}
@@ -193,7 +193,7 @@ func (b *box) unlink(ctx context.Context, uid uint32) (bool, error) {
 		if !errors.Is(err, os.ErrNotExist) {
 			return false, fmt.Errorf("expunge message %d: %w", uid, err)
 		}
-		if _, err := b.look(ctx, true, false); err != nil {
+		if err := b.look(ctx, true); err != nil {
 			return false, err
 		}
 	}
@@ -260,8 +260,7 @@ func (b *box) relook() error {
 		return err
 	}
 	defer b.give()
-	_, err := b.look(ctx, true, false)
-	return err
+	return b.look(ctx, true)
 }
 
 // resize corrects the size of a message whose name said a wrong one, or whose

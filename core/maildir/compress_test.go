@@ -92,7 +92,7 @@ func TestCompressed(t *testing.T) {
 					t.Fatal(err)
 				}
 				where := fmt.Sprintf("%s, %s, %d octets", kind, what, len(body))
-				if got := f.Messages()[0].Size; c.Size() != int64(len(want)) || got != c.Size() {
+				if got := messages(f)[0].Size; c.Size() != int64(len(want)) || got != c.Size() {
 					t.Errorf("%s: sizes %d and %d, want %d", where, c.Size(), got, len(want))
 				}
 				if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, want) {

@@ -85,7 +85,7 @@ func TestConcurrentSessions(t *testing.T) {
 	count := map[string]int{}
 	for _, f := range []*Folder{in, out} {
 		last := uint32(0)
-		for _, m := range f.Messages() {
+		for _, m := range messages(f) {
 			if m.UID <= last {
 				t.Fatalf("UID %d after %d", m.UID, last)
 			}
@@ -130,7 +130,7 @@ func TestSharedTestdata(t *testing.T) {
 	f := openFolder(t, openStore(t, p, path), "INBOX")
 	wantUIDs(t, f, 1, 2)
 	for i, want := range []Flags{Seen | KeywordBit(1), Seen | Deleted | KeywordBit(11) | KeywordBit(13)} {
-		m := f.Messages()[i]
+		m := messages(f)[i]
 		if m.Flags != want {
 			t.Errorf("%s has flags %x, want %x", m.Key, m.Flags, want)
 		}

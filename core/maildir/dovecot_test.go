@@ -155,7 +155,7 @@ func (o *oracle) status(folder string) (validity, next string) {
 // ours is our view of a folder.
 func ours(f *Folder) (list []seen) {
 	kw := f.Keywords()
-	for _, m := range f.Messages() {
+	for _, m := range messages(f) {
 		var flags []string
 		for bit, name := range map[Flags]string{Seen: `\Seen`, Answered: `\Answered`, Flagged: `\Flagged`, Deleted: `\Deleted`, DraftFlag: `\Draft`} {
 			if m.Flags&bit != 0 {

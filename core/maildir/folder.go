@@ -22,7 +22,7 @@ type Status struct {
 	Messages      int
 	Unseen        int   // messages without Seen
 	Deleted       int   // messages with Deleted
-	Size          int64 // sum of Message.Size in octets
+	Size          int64 // sum of Message.Size in octets, without those that are not known (see Folder.Measure)
 }
 
 // Name is the folder's name in UTF-8.
@@ -44,7 +44,7 @@ func (f *Folder) Status() Status {
 		if m.Flags&Deleted != 0 {
 			s.Deleted++
 		}
-		s.Size += m.Size
+		s.Size += max(m.Size, 0)
 	}
 	return s
 }

@@ -20,7 +20,7 @@ import (
 // before, little-endian.
 const (
 	indexName    = "wafer.index"
-	indexMagic   = "WAFERIX\x01"
+	indexMagic   = "WAFERIX\x02"
 	maxIndexFile = 1 << 30
 )
 
@@ -64,7 +64,7 @@ func encodeIndex(x *index) []byte {
 		last = m.UID
 		u(uint64(m.Flags))
 		u(m.ModSeq)
-		u(uint64(m.Size))
+		u(uint64(m.Size - unknownSize))
 		u(uint64(m.Date.UnixNano()))
 		u(uint64(m.Order))
 		u(uint64(len(m.Key)))
@@ -145,7 +145,7 @@ func decodeIndex(data []byte) (*index, error) {
 			return nil, errIndex
 		}
 		m := &x.msgs[i]
-		m.UID, m.Flags, m.ModSeq, m.Size = uint32(uid), Flags(r.u())&onDisk, r.u(), int64(r.u())
+		m.UID, m.Flags, m.ModSeq, m.Size = uint32(uid), Flags(r.u())&onDisk, r.u(), int64(r.u())+unknownSize
 		m.Date, m.Order = time.Unix(0, int64(r.u())), uint32(r.u())
 		lens[i] = r.u()
 		m.UIDL = r.str()
@@ -155,7 +155,7 @@ func decodeIndex(data []byte) (*index, error) {
 			}
 			x.odd[m.UID] = odd
 		}
-		if r.bad || m.Size < 0 || lens[i] == 0 || lens[i] > 4096 {
+		if r.bad || m.Size < unknownSize || lens[i] == 0 || lens[i] > 4096 {
 			return nil, errIndex
 		}
 		total += lens[i]

@@ -94,7 +94,7 @@ func (b *box) stored(m *Message) int64 {
 	name := b.path(m)
 	n, err := storedSize(b.file(filepath.Dir(name)), filepath.Base(name))
 	if err != nil { // it is gone or was renamed: by and large the same
-		return m.Size
+		return max(m.Size, 0)
 	}
 	return n
 }

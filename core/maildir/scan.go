@@ -34,11 +34,10 @@ type scan struct {
 }
 
 // look brings the box up to date with the disk. The turn is held. force lists
-// everything. If later is true and the sizes of messages can only be had by
-// reading them, their files are returned and nothing is published yet.
-func (b *box) look(ctx context.Context, force, later bool) (unsized []found, err error) {
+// everything.
+func (b *box) look(ctx context.Context, force bool) error {
 	if err := b.broken(); err != nil {
-		return nil, err
+		return err
 	}
 	if !b.loaded {
 		b.load()
@@ -47,53 +46,53 @@ func (b *box) look(ctx context.Context, force, later bool) (unsized []found, err
 	s := &scan{b: b, now: time.Now(), paths: map[uint32]string{}, lost: map[uint32]bool{}}
 	curTime, newTime, err := b.dirTimes()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.stamp, err = stampOf(b.file(uidlistName)); err != nil {
-		return nil, err
+		return err
 	}
 	kwStamp, err := stampOf(b.file(keywordsName))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	events, poked := b.takeEvents()
 	force = force || !b.loaded || b.unexplained(events)
 	s.whole = force || b.cur.stale(curTime, s.now)
 	listNew := force || poked || b.fresh.stale(newTime, s.now)
 	if !s.whole && !listNew && s.stamp == b.listStamp && kwStamp == b.kwStamp {
-		return nil, nil
+		return nil
 	}
 	if kwStamp != b.kwStamp {
 		if err := b.readKeywords(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if s.stamp != b.listStamp || !b.loaded || s.whole && b.dead == nil {
 		if err := s.readList(); err != nil {
-			return nil, err
+			return err
 		}
 		s.early = true
 		if b.loaded && s.list.validity != b.validity {
 			b.reset()
-			return b.look(ctx, true, later)
+			return b.look(ctx, true)
 		}
 	}
 	s.files = map[string]found{}
 	if listNew {
 		if err := s.takeNew(newTime); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if s.whole {
 		if err := s.listCur(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		b.cur = dirState{} // what was moved from new must not be overlooked next time
-		return nil, err
+		return err
 	}
-	return s.settle(ctx, later)
+	return s.settle(ctx)
 }
 
 // dirTimes are the mtimes of cur and new.

@@ -30,7 +30,7 @@ func TestForeignFiles(t *testing.T) {
 	}
 	f := openFolder(t, openStore(t, p, path), "INBOX")
 	var got []string
-	for _, m := range f.Messages() {
+	for _, m := range messages(f) {
 		got = append(got, fmt.Sprintf("%d %s %x %d", m.UID, m.Key, m.Flags, m.Size))
 	}
 	want := []string{

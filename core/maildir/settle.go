@@ -21,32 +21,31 @@ type newcomer struct {
 
 // settle brings together what is on disk, what dovecot-uidlist says, and what
 // the box knows, and publishes the result.
-func (s *scan) settle(ctx context.Context, later bool) (unsized []found, err error) {
+func (s *scan) settle(ctx context.Context) error {
 	s.match()
 	if s.whole && len(s.lost) > 0 {
 		if err := s.lookAgain(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if s.list == nil && len(s.files) > 0 && s.b.dead == nil {
 		if err := s.readList(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if s.list != nil {
 		s.compare()
 	}
-	news, unsized, err := s.attributes(ctx, later)
-	if err != nil || len(unsized) > 0 {
-		s.b.cur = dirState{} // what was moved from new must be found again
-		return unsized, err
+	news, err := s.attributes(ctx)
+	if err == nil {
+		err = s.assign(ctx, news)
 	}
-	if err := s.assign(ctx, news); err != nil {
-		s.b.cur = dirState{}
-		return nil, err
+	if err != nil {
+		s.b.cur = dirState{} // what was moved from new must be found again
+		return err
 	}
 	s.publish(news)
-	return nil, nil
+	return nil
 }
 
 // match takes the files of known messages out of s.files.
@@ -171,14 +170,14 @@ func (s *scan) compare() {
 }
 
 // attributes finds size and date of the newcomers. Files that have gone
-// meanwhile are left out. If later is true, those that must be read for their
-// size are returned instead.
-func (s *scan) attributes(ctx context.Context, later bool) (news []newcomer, unsized []found, err error) {
+// meanwhile are left out. No file is read: a size that the name does not tell is
+// not known until somebody asks for it.
+func (s *scan) attributes(ctx context.Context) (news []newcomer, err error) {
 	b := s.b
 	news = make([]newcomer, 0, len(s.files))
 	for _, f := range s.files {
 		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		fi, err := os.Lstat(b.file(f.path))
 		if err == nil && fi.Mode()&os.ModeSymlink != 0 {
@@ -206,55 +205,12 @@ func (s *scan) attributes(ctx context.Context, later bool) (news []newcomer, uns
 				sz, w = number(r.field('S')), number(r.field('W'))
 			}
 		}
-		if sz == fi.Size() && w >= sz {
+		if n.m.Size = unknownSize; sz == fi.Size() && w >= sz {
 			n.m.Size = w
-		} else if n.m.Size, err = b.measured(f, later); errors.Is(err, errUnsized) {
-			unsized = append(unsized, f)
-		} else if err != nil {
-			return nil, nil, err
 		}
 		news = append(news, n)
 	}
-	return news, unsized, nil
-}
-
-var errUnsized = errors.New("size is not known")
-
-// measured is the size of a file whose name does not tell.
-func (b *box) measured(f found, later bool) (int64, error) {
-	b.mu.RLock()
-	n, ok := b.sizes[f.base]
-	b.mu.RUnlock()
-	if ok {
-		return n, nil
-	}
-	if later {
-		return 0, errUnsized
-	}
-	return virtualSize(b.file(f.path))
-}
-
-// measure reads files for their sizes. Those that have gone are left out.
-func (b *box) measure(ctx context.Context, files []found) error {
-	for _, f := range files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := virtualSize(b.file(f.path))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		b.mu.Lock()
-		if b.sizes == nil {
-			b.sizes = map[string]int64{}
-		}
-		b.sizes[f.base] = n
-		b.mu.Unlock()
-	}
-	return nil
+	return news, nil
 }
 
 // known gives n the UID that the list has for it, if that may be used.
@@ -363,7 +319,7 @@ func (s *scan) publish(news []newcomer) {
 	if s.early && s.whole {
 		b.bury(s.list)
 	}
-	b.loaded, b.sizes = true, nil
+	b.loaded = true
 	b.mu.Unlock()
 	if changed {
 		b.wake()

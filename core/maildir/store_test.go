@@ -76,7 +76,7 @@ func refresh(t testing.TB, f *Folder) {
 }
 
 func uidsOf(f *Folder) (uids []uint32) {
-	for _, m := range f.Messages() {
+	for _, m := range messages(f) {
 		uids = append(uids, m.UID)
 	}
 	return uids
@@ -372,4 +372,12 @@ func TestLockPOP3(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// messages is f.Messages with all sizes; without those that cannot be had.
+func messages(f *Folder) []Message {
+	if err := f.Measure(context.Background()); err != nil {
+		return nil
+	}
+	return f.Messages()
 }

@@ -40,7 +40,11 @@ func openMaildrop(ctx context.Context, store *maildir.Store) (*maildrop, error) 
 		return nil, fmt.Errorf("open inbox: %w", err)
 	}
 	d := &maildrop{store: store, folder: folder, unlock: unlock}
-	if err := folder.Refresh(ctx); err != nil {
+	err = folder.Refresh(ctx)
+	if err == nil {
+		err = folder.Measure(ctx)
+	}
+	if err != nil {
 		d.close()
 		return nil, fmt.Errorf("read inbox: %w", err)
 	}
@@ -106,7 +110,7 @@ func (d *maildrop) delete(n int) {
 	}
 	d.deleted[n-1] = true
 	d.count--
-	d.size -= d.msgs[n-1].Size
+	d.size -= max(d.msgs[n-1].Size, 0)
 }
 
 func (d *maildrop) markSeen(n int) {
@@ -124,7 +128,7 @@ func (d *maildrop) reset() {
 	d.deleted = nil
 	d.count, d.size = len(d.msgs), 0
 	for i := range d.msgs {
-		d.size += d.msgs[i].Size
+		d.size += max(d.msgs[i].Size, 0) // less than 0: it is gone, or cannot be read
 	}
 }
 

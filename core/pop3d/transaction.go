@@ -28,7 +28,7 @@ func (s *session) transaction(c command) {
 		d.reset()
 		s.say(replyReset)
 	case "LIST":
-		s.list(c.arg, func(m maildir.Message) string { return strconv.FormatInt(m.Size, 10) })
+		s.list(c.arg, func(m maildir.Message) string { return strconv.FormatInt(max(m.Size, 0), 10) })
 	case "UIDL":
 		s.list(c.arg, d.uidl)
 	case "DELE":
