@@ -17,8 +17,9 @@ import (
 // A message that has CRLF line ends is passed through octet for octet. In
 // another one each LF without a CR before it becomes CRLF; nothing else changes.
 type Content struct {
-	src  contentSource
-	head []byte // the first octets of src, if they are needed no more than once
+	src  contentSource // nil: all of the message is in head
+	head []byte        // the first octets of the message
+	kept *[]byte       // where head is to go back to, nil: nowhere
 	size int64
 	off  int64 // of Read
 
@@ -46,6 +47,12 @@ const (
 	contentHead = 8 << 10 // octets that are read at once and kept
 )
 
+// Buffers are borrowed: who reads thousands of messages makes no garbage.
+var (
+	heads  = sync.Pool{New: func() any { b := make([]byte, 0, 2*contentHead); return &b }} // room for a CR at each LF
+	inputs = sync.Pool{New: func() any { return new([markEvery]byte) }}
+)
+
 // open opens the file name of a message that is said to have size octets with
 // CRLF line ends. What the file says counts where that is wrong.
 func (o *opener) open(name string, size int64) (*Content, error) {
@@ -66,20 +73,33 @@ func (o *opener) content(f *os.File, size int64) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	head := make([]byte, min(fi.Size(), contentHead))
+	kept := heads.Get().(*[]byte)
+	head := (*kept)[:min(fi.Size(), contentHead)]
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
+		heads.Put(kept)
 		return nil, err
 	}
 	head = head[:n]
 	if kind := compressionOf(head); kind != plain {
+		heads.Put(kept)
 		return o.unpack(f, kind, fi.Size())
 	}
-	c := &Content{src: f, head: head, size: fi.Size()}
-	if fi.Size() == size && !bareLF(head) && (n < contentHead || o.has(fi)) {
-		return c, nil // every octet was checked, now or earlier
+	c := &Content{src: f, head: head, kept: kept, size: fi.Size()}
+	bare := bareLF(head)
+	switch {
+	case fi.Size() < contentHead && int64(n) == fi.Size(): // all of it is here
+		if bare {
+			c.head = withCRLF(head)
+			c.size = int64(len(c.head))
+		}
+		c.src = nil
+		return c, f.Close()
+	case fi.Size() == size && !bare && o.has(fi):
+		return c, nil // every octet was checked earlier
 	}
 	if c.marks, c.size, err = survey(f); err != nil {
+		heads.Put(kept)
 		return nil, err
 	}
 	if c.size == fi.Size() {
@@ -87,6 +107,27 @@ func (o *opener) content(f *os.File, size int64) (*Content, error) {
 		o.add(fi)
 	}
 	return c, nil
+}
+
+// withCRLF puts a CR before each LF in b that has none. The capacity of b is at least
+// twice its length.
+func withCRLF(b []byte) []byte {
+	var at mark
+	at.count(b)
+	from, to := len(b), int(at.crlf)
+	out := b[:to]
+	for from > 0 && to > from { // from the end, so that nothing is written over before it is read
+		i := bytes.LastIndexByte(b[:from], '\n')
+		line := b[max(i, 0):from]
+		to -= len(line)
+		bare := i >= 0 && (i == 0 || b[i-1] != '\r')
+		copy(out[to:], line)
+		if from = max(i, 0); bare {
+			to--
+			out[to] = '\r'
+		}
+	}
+	return out
 }
 
 // unpack is content for a compressed file.
@@ -153,8 +194,17 @@ func (o *opener) add(fi os.FileInfo) {
 // Size is the number of octets that can be read.
 func (c *Content) Size() int64 { return c.size }
 
-// Close closes the file.
-func (c *Content) Close() error { return c.src.Close() }
+// Close closes the file. Nothing may be read any more.
+func (c *Content) Close() error {
+	if c.kept != nil {
+		heads.Put(c.kept)
+		c.head, c.kept = nil, nil
+	}
+	if c.src == nil {
+		return nil
+	}
+	return c.src.Close()
+}
 
 // Read reads on from where the last Read ended.
 func (c *Content) Read(p []byte) (int, error) {
@@ -196,14 +246,18 @@ func (c *Content) read(p []byte, off int64) (int, error) {
 		if off+int64(len(p)) <= int64(len(c.head)) {
 			return copy(p, c.head[off:]), nil
 		}
+		if c.src == nil {
+			return 0, os.ErrClosed
+		}
 		return c.src.ReadAt(p, off)
 	}
 	at := c.markBefore(off)
 	skip := off - at.crlf
-	var in [contentRead]byte
+	in := inputs.Get().(*[markEvery]byte)
+	defer inputs.Put(in)
 	n := 0
 	for n < len(p) {
-		want := min(int64(len(in)), int64(len(p)-n)+skip)
+		want := min(contentRead, int64(len(p)-n)+skip)
 		got, err := c.src.ReadAt(in[:want], at.file)
 		if got == 0 {
 			return n, err
@@ -292,11 +346,12 @@ func (m *mark) copy(out, in []byte) (n int) {
 // survey reads a whole file and returns marks all over it and its size with
 // CRLF line ends.
 func survey(f io.ReaderAt) ([]mark, int64, error) {
-	in := make([]byte, markEvery)
+	in := inputs.Get().(*[markEvery]byte)
+	defer inputs.Put(in)
 	var at mark
 	marks := []mark{at}
 	for {
-		n, err := f.ReadAt(in, at.file)
+		n, err := f.ReadAt(in[:], at.file)
 		at.count(in[:n])
 		if errors.Is(err, io.EOF) {
 			return marks, at.crlf, nil
