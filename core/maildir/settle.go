@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -171,46 +174,65 @@ func (s *scan) compare() {
 
 // attributes finds size and date of the newcomers. Files that have gone
 // meanwhile are left out. No file is read: a size that the name does not tell is
-// not known until somebody asks for it.
+// not known until somebody asks for it. Many are looked at side by side, since it
+// is the disk that one waits for.
 func (s *scan) attributes(ctx context.Context) (news []newcomer, err error) {
-	b := s.b
-	news = make([]newcomer, 0, len(s.files))
+	files := make([]found, 0, len(s.files))
 	for _, f := range s.files {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		fi, err := os.Lstat(b.file(f.path))
-		if err == nil && fi.Mode()&os.ModeSymlink != 0 {
-			fi, err = os.Stat(b.file(f.path))
-		}
-		if err != nil {
-			b.cur.looked = time.Time{} // renamed meanwhile, perhaps: look again next time
-			continue
-		}
-		if !fi.Mode().IsRegular() {
-			continue
-		}
-		n := newcomer{found: f}
-		_, info := splitName(f.path)
-		n.m.Flags, _, _ = parseInfo(info)
-		n.m.Date, n.m.Key = fi.ModTime(), f.base
-		sz, w := sizesOf(f.base)
-		if i, ok := s.byKey[f.base]; ok {
-			r := &s.list.recs[i]
-			n.m.UIDL = r.field('P')
-			if o := number(r.field('O')); o > 0 && o <= 1<<32-1 {
-				n.m.Order = uint32(o)
-			}
-			if w < 0 || sz != fi.Size() {
-				sz, w = number(r.field('S')), number(r.field('W'))
-			}
-		}
-		if n.m.Size = unknownSize; sz == fi.Size() && w >= sz {
-			n.m.Size = w
-		}
-		news = append(news, n)
+		files = append(files, f)
 	}
-	return news, nil
+	workers := max(1, min(len(files)/256, 2*runtime.GOMAXPROCS(0), 16))
+	all := make([][]newcomer, workers)
+	var again atomic.Bool
+	var group sync.WaitGroup
+	for w := range workers {
+		group.Go(func() {
+			for i := w; i < len(files) && ctx.Err() == nil; i += workers {
+				switch n, err := s.newcomer(files[i]); {
+				case err != nil:
+					again.Store(true) // renamed meanwhile, perhaps
+				case n.m.Key != "":
+					all[w] = append(all[w], n)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if again.Load() {
+		s.b.cur.looked = time.Time{} // look again next time
+	}
+	return slices.Concat(all...), ctx.Err()
+}
+
+// newcomer finds out about one file. What is no file has no Key.
+func (s *scan) newcomer(f found) (n newcomer, err error) {
+	name := s.b.file(f.path)
+	fi, err := os.Lstat(name)
+	if err == nil && fi.Mode()&os.ModeSymlink != 0 {
+		fi, err = os.Stat(name)
+	}
+	if err != nil || !fi.Mode().IsRegular() {
+		return newcomer{}, err
+	}
+	n.found = f
+	_, info := splitName(f.path)
+	n.m.Flags, _, _ = parseInfo(info)
+	n.m.Date, n.m.Key = fi.ModTime(), f.base
+	sz, w := sizesOf(f.base)
+	if i, ok := s.byKey[f.base]; ok {
+		r := &s.list.recs[i]
+		n.m.UIDL = r.field('P')
+		if o := number(r.field('O')); o > 0 && o <= 1<<32-1 {
+			n.m.Order = uint32(o)
+		}
+		if w < 0 || sz != fi.Size() {
+			sz, w = number(r.field('S')), number(r.field('W'))
+		}
+	}
+	if n.m.Size = unknownSize; sz == fi.Size() && w >= sz {
+		n.m.Size = w
+	}
+	return n, nil
 }
 
 // known gives n the UID that the list has for it, if that may be used.
