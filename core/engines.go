@@ -59,7 +59,7 @@ func (s *Server) engine(d *door) error {
 	case "imap", "imaps":
 		e, err := imapd.New(imapd.Config{
 			Hostname: c.Hostname, TLS: s.tls(d.block), Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
-			ProxyFrom: c.Proxy, Trusted: c.Trusted,
+			ProxyFrom: c.Proxy, Trusted: c.Trusted, Without: d.block.Without,
 			Limits: imapd.Limits{Connections: c.Limits.Connections, PerUser: c.Limits.PerUser, Message: c.Limits.MessageSize},
 			Auth:   s.auth, Policies: policies, Mailbox: s.mailbox, Logger: log,
 		})

@@ -54,16 +54,29 @@ func (r *reader) server(c *Config, n *node) {
 // keywords are the EHLO keywords that a listener can do without.
 var keywords = []string{"8BITMIME", "BINARYMIME", "CHUNKING", "DSN", "PIPELINING", "SIZE", "SMTPUTF8"}
 
+// imapWords are the words of IMAP's CAPABILITY that a listener can do without.
+var imapWords = strings.Fields(`IDLE NAMESPACE UNSELECT UIDPLUS MOVE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE
+	STATUS=SIZE ESEARCH SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=REFERENCES THREAD=ORDEREDSUBJECT PARTIAL INPROGRESS BINARY
+	CONDSTORE QRESYNC UNAUTHENTICATE UTF8=ACCEPT MULTIAPPEND REPLACE OBJECTID SAVEDATE PREVIEW METADATA LIST-METADATA QUOTA
+	QUOTA=RES-STORAGE QUOTA=RES-MESSAGE COMPRESS=DEFLATE`)
+
+// IMAPExtensions are the words that an IMAP listener's without may hold.
+func IMAPExtensions() []string { return slices.Clone(imapWords) }
+
 // without reads which extensions a listener does not offer.
 func (r *reader) without(n *node, profile string) []string {
 	words, places := n.elements("without")
+	known := keywords
+	if profile == "imap" || profile == "imaps" {
+		known = imapWords
+	}
 	for i, w := range words {
 		words[i] = strings.ToUpper(w)
 		switch {
-		case !slices.Contains(keywords, words[i]):
-			r.fault(places[i], "no extension "+strconv.Quote(w)+" that can be left out", "Write "+oneOf(keywords)+"."+meant(words[i], keywords))
-		case !slices.Contains([]string{"mx", "submission", "submissions", "lmtp"}, profile):
-			r.fault(places[i], "profile "+profile+" has no extensions of SMTP", "Leave the line out.")
+		case !slices.Contains([]string{"mx", "submission", "submissions", "lmtp", "imap", "imaps"}, profile):
+			r.fault(places[i], "profile "+profile+" has no extensions that can be left out", "Leave the line out.")
+		case !slices.Contains(known, words[i]):
+			r.fault(places[i], "no extension "+strconv.Quote(w)+" that can be left out", "Write "+oneOf(known)+"."+meant(words[i], known))
 		}
 	}
 	return words

@@ -10,7 +10,7 @@ import (
 type command func(s *session, p *parser) (done, error)
 
 // commandNamed finds a command and the states in which it is allowed. An
-// extension adds its line here and its word to capabilities.
+// extension adds its line here and in extensions.
 func commandNamed(name string) (command, states) {
 	switch name {
 	case "CAPABILITY":
@@ -145,9 +145,11 @@ func (s *session) capabilities() string {
 		}
 		return b.String()
 	}
-	b.WriteString(" IDLE NAMESPACE UNSELECT UIDPLUS MOVE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=REFERENCES THREAD=ORDEREDSUBJECT PARTIAL INPROGRESS BINARY CONDSTORE QRESYNC UNAUTHENTICATE UTF8=ACCEPT MULTIAPPEND REPLACE OBJECTID SAVEDATE PREVIEW METADATA LIST-METADATA CREATE-SPECIAL-USE QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE")
-	if s.deflated == nil {
-		b.WriteString(" COMPRESS=DEFLATE")
+	for _, word := range s.srv.offered() {
+		if word != "COMPRESS=DEFLATE" || s.deflated == nil {
+			b.WriteByte(' ')
+			b.WriteString(word)
+		}
 	}
 	fmt.Fprintf(&b, " APPENDLIMIT=%d", s.srv.c.Limits.Message)
 	return b.String()
@@ -239,6 +241,7 @@ func (s *session) cmdEnable(p *parser) (done, error) {
 			return done{}, err
 		}
 		switch {
+		case s.srv.missing(word):
 		case word == "IMAP4REV2" && !s.rev2:
 			s.rev2 = true
 			on = append(on, " IMAP4rev2")

@@ -1,6 +1,9 @@
 package imapd
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestExtensions plays dialogues about extensions, as TestDialogue does.
 func TestExtensions(t *testing.T) {
@@ -165,5 +168,29 @@ S: e BAD No mailbox is selected`},
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) { playDialogue(t, r.steps) })
+	}
+}
+
+// TestWithout: an extension that is left out is neither told nor there.
+func TestWithout(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Without = []string{"COMPRESS=DEFLATE", "QRESYNC", "SORT"} })
+	c := ts.login(t)
+	told := " " + strings.Join(c.ok("CAPABILITY"), "") + " "
+	for _, word := range []string{" COMPRESS=DEFLATE ", " QRESYNC ", " SORT "} {
+		if strings.Contains(told, word) {
+			t.Errorf("CAPABILITY has %s: %s", word, told)
+		}
+	}
+	c.ok("SELECT INBOX")
+	for _, command := range []string{"COMPRESS DEFLATE", "SORT (DATE) UTF-8 ALL", "UID SORT (DATE) UTF-8 ALL"} {
+		if _, got := c.cmd(command); !strings.HasPrefix(got, "BAD Unknown command") {
+			t.Errorf("%s: %s", command, got)
+		}
+	}
+	if got := strings.Join(c.ok("ENABLE QRESYNC CONDSTORE"), ""); !strings.HasSuffix(got, "* ENABLED CONDSTORE") {
+		t.Error(got)
+	}
+	if _, err := New(Config{Hostname: "x", Auth: ts.c.Auth, Mailbox: ts.c.Mailbox, Without: []string{"FROB"}}); err == nil || !strings.Contains(err.Error(), "COMPRESS=DEFLATE") {
+		t.Errorf("an unknown extension: %v", err)
 	}
 }

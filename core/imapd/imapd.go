@@ -27,10 +27,12 @@
 // # BUGS
 //
 // \Recent is kept in the memory of the process, so after a restart the
-// messages that nobody has read are taken for recent. MULTIAPPEND, SORT,
-// THREAD, QRESYNC, METADATA, QUOTA, COMPRESS, NOTIFY and UTF8=ACCEPT are not
-// there. SEARCH reads bodies of text parts only, without an index. The header
-// of a message beyond 2 MiB is sent but not searched.
+// messages that nobody has read are taken for recent. SEARCH reads bodies of
+// text parts only, without an index. The header of a message beyond 2 MiB is
+// sent but not searched. Messages have no THREADID. While an APPEND of several
+// messages runs, others can see the first of them, and a kill then leaves them.
+// A mailbox that is renamed while it is selected is closed. Values of METADATA
+// cannot hold NUL.
 package imapd
 
 import (
@@ -66,6 +68,7 @@ type Config struct {
 	AuthLoopback bool           // clients on loopback addresses may log in without TLS
 	ProxyFrom    []netip.Prefix // peers that begin with a PROXY header; empty: nobody
 	Trusted      []netip.Prefix // clients that Limits.PerClient and PerUser do not bind, such as a webmail
+	Without      []string       // words of CAPABILITY that are not offered, such as "COMPRESS=DEFLATE"
 	Limits       Limits
 
 	Auth Authenticator
@@ -161,6 +164,9 @@ func New(c Config) (*Server, error) {
 		return nil, errors.New("imap server: no mail store")
 	case c.Implicit && c.TLS == nil:
 		return nil, errors.New("imap server: implicit TLS without a TLS configuration")
+	}
+	if err := checkWithout(c.Without); err != nil {
+		return nil, err
 	}
 	c.Limits = c.Limits.withDefaults()
 	c.TLS = auth.TLSConfig(c.TLS)

@@ -308,7 +308,7 @@ func (s *session) command(line []byte) {
 	run, in := commandNamed(name)
 	var d done
 	switch {
-	case run == nil:
+	case run == nil || s.srv.missing(name):
 		err = bad("Unknown command")
 	case in&s.state == 0:
 		err = s.wrongState(in)
