@@ -36,7 +36,7 @@ import (
 type settings struct {
 	wafer    string   // the binary
 	dir      string   // parent of the work folder
-	parts    []string // of "load", "send", "slow", "idle", "disk"
+	parts    []string // of "load", "send", "slow", "read", "idle", "disk"
 	servers  []string // of those in load.go's order
 	conns    []int
 	sizes    []int // octets
@@ -44,6 +44,7 @@ type settings struct {
 	duration time.Duration // of one run's load
 	calm     time.Duration // longest wait for a calm machine before a run
 	idle     int           // idle connections
+	mailbox  int           // messages of the one that is read
 	waiting  int           // sessions that wait for DNS
 	pipeline bool
 	json     bool
@@ -80,7 +81,7 @@ func parse(args []string) (*settings, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&s.wafer, "wafer", ".build/wafer", "the wafer binary")
 	f.StringVar(&s.dir, "dir", "/var/tmp", "make the work folder here: its file system is measured")
-	only := f.String("only", "load,send,slow,idle,disk", "parts to measure")
+	only := f.String("only", "load,send,slow,read,idle,disk", "parts to measure")
 	servers := f.String("servers", strings.Join([]string{waferPlain, waferPolicy, postfix}, ","), "servers to load")
 	conns := f.String("conns", "1,10,50", "numbers of connections")
 	sizes := f.String("sizes", "4096,102400", "message sizes in octets")
@@ -89,6 +90,7 @@ func parse(args []string) (*settings, error) {
 	f.DurationVar(&s.duration, "duration", 0, "how long each run accepts mail (default 4s, with -quick 1s)")
 	f.DurationVar(&s.calm, "calm", 0, "before each run wait up to this long for a calm machine")
 	f.IntVar(&s.idle, "idle", 2000, "idle connections")
+	f.IntVar(&s.mailbox, "mailbox", 10000, "messages of the mailbox that is read, at least 2000")
 	f.IntVar(&s.waiting, "waiting", 1000, "sessions that wait for DNS")
 	f.BoolVar(&s.pipeline, "pipeline", false, "send MAIL, RCPT and DATA in one go")
 	f.BoolVar(&s.json, "json", false, "print JSON instead of a table")
@@ -109,14 +111,14 @@ func parse(args []string) (*settings, error) {
 			s.duration = time.Second
 		}
 	}
-	if err := known(s.parts, "load", "send", "slow", "idle", "disk"); err != nil {
+	if err := known(s.parts, "load", "send", "slow", "read", "idle", "disk"); err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
 	}
 	if err := known(s.servers, waferPlain, waferPolicy, postfix); err != nil {
 		return nil, fmt.Errorf("-servers: %w", err)
 	}
-	if f.NArg() > 0 || s.repeat < 1 || s.idle < 1 || s.waiting < 1 {
-		return nil, errors.New("no arguments but flags, and -repeat, -idle and -waiting of at least 1")
+	if f.NArg() > 0 || s.repeat < 1 || s.idle < 1 || s.waiting < 1 || s.mailbox < 2000 {
+		return nil, errors.New("no arguments but flags, -repeat, -idle and -waiting of at least 1, and -mailbox of at least 2000")
 	}
 	path, err := filepath.Abs(s.wafer)
 	s.wafer = path
@@ -170,9 +172,9 @@ func run(ctx context.Context, s *settings) (err error) {
 	spread(work)
 	r := &report{Machine: describe(work), Settings: s.describe()}
 	parts := map[string]func(context.Context, *settings, string, *report) error{
-		"disk": measureDisk, "load": measureLoad, "send": measureSend, "slow": measureSlow, "idle": measureIdle,
+		"disk": measureDisk, "load": measureLoad, "send": measureSend, "slow": measureSlow, "read": measureRead, "idle": measureIdle,
 	}
-	for _, part := range []string{"disk", "load", "send", "slow", "idle"} {
+	for _, part := range []string{"disk", "load", "send", "slow", "read", "idle"} {
 		if !slices.Contains(s.parts, part) {
 			continue
 		}

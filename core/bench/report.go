@@ -21,6 +21,7 @@ type report struct {
 	Loads    []loadRow `json:"load,omitempty"`
 	Sends    []sendRow `json:"send,omitempty"`
 	Slows    []slowRow `json:"slow,omitempty"`
+	Reads    []readRow `json:"read,omitempty"`
 	Idles    []idleRow `json:"idle,omitempty"`
 }
 
@@ -35,6 +36,7 @@ func (r *report) print(w io.Writer) error {
 	r.printLoads(&b)
 	r.printSends(&b)
 	r.printSlows(&b)
+	r.printReads(&b)
 	r.printIdles(&b)
 	_, err := w.Write(b.Bytes())
 	return err

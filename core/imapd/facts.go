@@ -3,6 +3,7 @@ package imapd
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 // factsVersion is that of what is kept in a folder's facts. It changes with the
 // encoding, and with anything in how a message is described.
-const factsVersion = 1
+const factsVersion = 2
 
 // The facts that are kept about a message.
 const (
@@ -94,51 +95,70 @@ func (m *message) headerFact() (env, fields []byte, err error) {
 			}
 		}
 	}
-	if err := m.readHeader(); err != nil {
+	b, err := m.describeHeader()
+	if err != nil {
 		return nil, nil, err
 	}
-	b := binary.AppendUvarint(nil, 0)
-	env = rendered(func(w *writer) error { writeEnvelope(w, m.header); return nil })
-	b = append(binary.AppendUvarint(b[:0], uint64(len(env))), env...)
-	at := len(b)
+	f.Note(m.uid, headerFact, b)
+	env, fields, _ = twoParts(b)
+	return env, fields, nil
+}
+
+// describeHeader makes the headerFact of the header.
+func (m *message) describeHeader() ([]byte, error) {
+	if err := m.readHeader(); err != nil {
+		return nil, err
+	}
+	env := rendered(func(w *writer) error { writeEnvelope(w, m.header); return nil })
+	b := append(binary.AppendUvarint(make([]byte, 0, 2*len(env)), uint64(len(env))), env...)
 	for field := range mail.HeaderFields(m.header) {
 		if isNoted(field.Name()) {
 			b = append(b, field.Raw...)
 		}
 	}
-	f.Note(m.uid, headerFact, b)
-	return env, b[at:], nil
+	return b, nil
+}
+
+// structureKind is the fact that holds a message's structure.
+func structureKind(rev2 bool) maildir.FactKind {
+	if rev2 {
+		return structureFact2
+	}
+	return structureFact
 }
 
 // structure is the message's BODY and BODYSTRUCTURE as they are sent.
 func (m *message) structure(rev2 bool) (body, structure []byte, err error) {
-	kind := structureFact
-	if rev2 {
-		kind = structureFact2
-	}
+	kind := structureKind(rev2)
 	f := m.v.getFacts()
 	if b, ok := f.Get(m.uid, kind); ok {
 		if body, structure, ok = twoParts(b); ok {
 			return body, structure, nil
 		}
 	}
-	if err := m.parse(); err != nil {
-		return nil, nil, err
-	}
-	write := func(extended bool) []byte {
-		return rendered(func(w *writer) error {
-			err = (&bodyWriter{w: w, msg: m, extended: extended, global: rev2}).write(m.tree)
-			return err
-		})
-	}
-	if body = write(false); err == nil {
-		structure = write(true)
-	}
+	b, err := m.describeStructure(rev2)
 	if err != nil {
 		return nil, nil, err
 	}
-	f.Note(m.uid, kind, slices.Concat(binary.AppendUvarint(nil, uint64(len(body))), body, structure))
+	f.Note(m.uid, kind, b)
+	body, structure, _ = twoParts(b)
 	return body, structure, nil
+}
+
+// describeStructure makes the structureFact of the message's parts.
+func (m *message) describeStructure(rev2 bool) (b []byte, err error) {
+	if err := m.parse(); err != nil {
+		return nil, err
+	}
+	write := func(extended bool) []byte {
+		return rendered(func(w *writer) error {
+			werr := (&bodyWriter{w: w, msg: m, extended: extended, global: rev2}).write(m.tree)
+			err = errors.Join(err, werr)
+			return werr
+		})
+	}
+	body, structure := write(false), write(true)
+	return slices.Concat(binary.AppendUvarint(nil, uint64(len(body))), body, structure), err
 }
 
 // twoParts takes a fact apart that begins with the length of its first part.

@@ -84,6 +84,16 @@ func (q *fetchQuery) marksSeen() bool {
 	return false
 }
 
+// asksHeaders reports whether a headerFact answers some of it.
+func (q *fetchQuery) asksHeaders() bool {
+	for _, it := range q.items {
+		if it.kind == fetchEnvelope || it.kind == fetchSection && len(it.section.part) == 0 && it.section.text == fieldsText && allNoted(it.section.fields) {
+			return true
+		}
+	}
+	return false
+}
+
 // opens reports whether the messages themselves have to be read.
 func (q *fetchQuery) opens() bool {
 	for _, it := range q.items {

@@ -29,6 +29,7 @@ type scan struct {
 	stamp    stamp          // of dovecot-uidlist
 	byKey    map[string]int // index in list.recs
 
+	seen  []bool            // by index in the box's messages: the file is where it was
 	paths map[uint32]string // files of known messages that have another name now
 	lost  map[uint32]bool   // messages without a file
 }
@@ -217,16 +218,59 @@ func (s *scan) listCur() error {
 		return err
 	}
 	b.cur = dirState{mtime: before.ModTime(), looked: looked}
-	if len(s.files) == 0 {
-		s.files = make(map[string]found, len(names))
+	if len(s.files) == 0 && len(names) > len(b.msgs) {
+		s.files = make(map[string]found, len(names)-len(b.msgs))
 	}
+	byKey := s.expect()
 	for _, name := range names {
 		base, _ := splitName(name)
+		if s.expected(byKey, base, name) {
+			continue
+		}
 		if err := s.add(found{base: base, path: "cur/" + name}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// expect prepares for a listing in which most files are where the box has them.
+func (s *scan) expect() (byKey map[string]int32) {
+	msgs := s.b.msgs
+	s.seen = make([]bool, len(msgs))
+	byKey = make(map[string]int32, len(msgs))
+	for i := range msgs {
+		byKey[msgs[i].Key] = int32(i)
+	}
+	return byKey
+}
+
+// expected reports whether name is the file of a known message, with the name that it
+// has had. Where another file has the same base name, both are left to add.
+func (s *scan) expected(byKey map[string]int32, base, name string) bool {
+	i, ok := byKey[base]
+	if !ok {
+		return false
+	}
+	b := s.b
+	m := &b.msgs[i]
+	if s.seen[i] {
+		s.seen[i] = false
+		s.files[base] = found{base: base, path: b.path(m)}
+		return false
+	}
+	if _, odd := b.odd[m.UID]; odd {
+		return false
+	}
+	if _, twice := s.files[base]; twice {
+		return false
+	}
+	var room [280]byte
+	if string(m.Flags.appendLetters(append(append(room[:0], base...), ":2,"...))) != name {
+		return false
+	}
+	s.seen[i] = true
+	return true
 }
 
 // add notes a file. A second one with the same base name is either another

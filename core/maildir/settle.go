@@ -58,6 +58,9 @@ func (s *scan) match() {
 	}
 	b := s.b
 	for i := range b.msgs {
+		if s.seen != nil && s.seen[i] {
+			continue
+		}
 		m := &b.msgs[i]
 		f, ok := s.files[m.Key]
 		if !ok {
