@@ -178,7 +178,7 @@ func (d *draft) Commit(ctx context.Context, trace []byte, how smtpd.Disposition)
 
 // toMailboxes delivers at once.
 func (c *courier) toMailboxes(ctx context.Context, d *draft, legs []leg, trace []byte) (mail.Status, error) {
-	targets := mailboxTargets(d.env.From, legs)
+	targets := mailboxTargets(d.env, legs)
 	for _, t := range targets {
 		if err := c.deliver.Ensure(t); err != nil {
 			return mail.Status{}, err
@@ -206,13 +206,13 @@ func notStored(err error) mail.Status {
 // (RFC 5321 §4.4). Delivered-To would make every copy differ, and would tell
 // recipients of each other if they shared one, so it is only there when a message
 // goes to one mailbox. Nothing is lost for loop detection: a mailbox is an end.
-func mailboxTargets(from mail.Path, legs []leg) (targets []maildir.Target) {
-	head := "Return-Path: <" + from.String() + ">\r\n"
+func mailboxTargets(env *mail.Envelope, legs []leg) (targets []maildir.Target) {
+	head := "Return-Path: <" + env.From.String() + ">\r\n"
 	if len(legs) == 1 {
 		head += "Delivered-To: " + legs[0].box.addr.String() + "\r\n"
 	}
 	for _, l := range legs {
-		targets = append(targets, maildir.Target{Maildir: l.box.dir, Folder: l.folder, Header: []byte(head)})
+		targets = append(targets, maildir.Target{Maildir: l.box.dir, Folder: l.folder, Header: []byte(head), Binary: env.Body == mail.BodyBinary})
 	}
 	return targets
 }

@@ -348,7 +348,7 @@ func (t *localTransport) deliver(ctx context.Context, d *mail.Delivery, legs []l
 		t.s.log.Error("delivery failed", "id", d.Envelope.ID, "err", err)
 		return notStored(err)
 	}
-	targets := mailboxTargets(d.Envelope.From, legs)
+	targets := mailboxTargets(d.Envelope, legs)
 	for _, target := range targets {
 		if err := t.s.deliver.Ensure(target); err != nil {
 			return failed(err)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"sort"
+	"strings"
 	"sync"
 )
 
@@ -53,6 +55,10 @@ var (
 	inputs = sync.Pool{New: func() any { return new([markEvery]byte) }}
 )
 
+// binaryMark stands in the base name of a message that came as BINARYMIME (RFC 3030
+// §3), which has no lines: its LFs without CR are content.
+const binaryMark = ",B=1"
+
 // open opens the file name of a message that is said to have size octets with
 // CRLF line ends. What the file says counts where that is wrong.
 func (o *opener) open(name string, size int64) (*Content, error) {
@@ -60,15 +66,16 @@ func (o *opener) open(name string, size int64) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := o.content(f, size)
+	c, err := o.content(f, size, strings.Contains(filepath.Base(name), binaryMark))
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return c, nil
 }
 
-// content is open for an open file. On an error f stays open.
-func (o *opener) content(f *os.File, size int64) (*Content, error) {
+// content is open for an open file; asIs says that its line ends are not to be
+// touched if it has the size that it should have. On an error f stays open.
+func (o *opener) content(f *os.File, size int64, asIs bool) (*Content, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -88,6 +95,8 @@ func (o *opener) content(f *os.File, size int64) (*Content, error) {
 	c := &Content{src: f, head: head, kept: kept, size: fi.Size()}
 	bare := bareLF(head)
 	switch {
+	case asIs && fi.Size() == size:
+		return c, nil
 	case fi.Size() < contentHead && int64(n) == fi.Size(): // all of it is here
 		if bare {
 			c.head = withCRLF(head)

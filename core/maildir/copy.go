@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -265,6 +266,9 @@ func (p *Pool) renamed(m *Message, now time.Time) string {
 	}
 	if w >= 0 {
 		name = fmt.Sprintf("%s,W=%d", name, w)
+		if strings.Contains(m.Key, binaryMark) {
+			name += binaryMark
+		}
 	}
 	return name
 }

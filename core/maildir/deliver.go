@@ -20,6 +20,15 @@ type Target struct {
 	Maildir string // path of the INBOX
 	Folder  string // "" for the INBOX, else a top-level folder such as "Junk"
 	Header  []byte // goes above everything else: Return-Path, Delivered-To; CRLF line ends
+	Binary  bool   // the message came as BINARYMIME: its LFs without CR stay as they are
+}
+
+// mark is what the file's name says besides sizes.
+func (t Target) mark() string {
+	if t.Binary {
+		return binaryMark
+	}
+	return ""
 }
 
 // dir is the directory that holds cur, new and tmp.

@@ -80,7 +80,7 @@ func (d *Deliverer) write(dr *Draft, targets []Target, trace []byte) (copies []f
 			copies = append(copies, fileCopy{c})
 		}
 		c := &copies[i]
-		c.targets = append(c.targets, filepath.Join(t.dir(), "new", d.names.next(d.o.Now(), c.size)))
+		c.targets = append(c.targets, filepath.Join(t.dir(), "new", d.names.next(d.o.Now(), c.size)+t.mark()))
 	}
 	return copies, nil
 }
