@@ -20,15 +20,16 @@ var version = "devel"
 
 // cli is the command line. Nouns are singular, flags few.
 type cli struct {
-	Run    runCmd    `cmd:"" help:"Serve until told otherwise."`
-	Check  checkCmd  `cmd:"" help:"Parse and build the configuration, start nothing, print its digest."`
-	Status statusCmd `cmd:"" help:"Ask the running server how it is."`
-	Fmt    fmtCmd    `cmd:"" help:"Write configuration and policies in their canonical form."`
-	User   userCmd   `cmd:"" help:"Add, change, list and remove users."`
-	Queue  queueCmd  `cmd:"" help:"Show and steer the mail that waits."`
-	Policy policyCmd `cmd:"" help:"Test, explain and log what may pass."`
-	Plugin pluginCmd `cmd:"" help:"Look at policy plugins."`
-	Demo   demoCmd   `cmd:"" help:"Serve a demo on loopback: a domain, a user, a certificate, real policies."`
+	Run     runCmd     `cmd:"" help:"Serve until told otherwise."`
+	Check   checkCmd   `cmd:"" help:"Parse and build the configuration, start nothing, print its digest."`
+	Status  statusCmd  `cmd:"" help:"Ask the running server how it is."`
+	Fmt     fmtCmd     `cmd:"" help:"Write configuration and policies in their canonical form."`
+	User    userCmd    `cmd:"" help:"Add, change, list and remove users."`
+	Mailbox mailboxCmd `cmd:"" help:"Look at mail stores, and make their indexes anew."`
+	Queue   queueCmd   `cmd:"" help:"Show and steer the mail that waits."`
+	Policy  policyCmd  `cmd:"" help:"Test, explain and log what may pass."`
+	Plugin  pluginCmd  `cmd:"" help:"Look at policy plugins."`
+	Demo    demoCmd    `cmd:"" help:"Serve a demo on loopback: a domain, a user, a certificate, real policies."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -180,7 +179,7 @@ func TestNetwork(t *testing.T) {
 		hosts["12"], hosts["13"] = relaytest.Start(t, relaytest.Behaviour{}, "192.0.2.12:25"), relaytest.Start(t, relaytest.Behaviour{}, "192.0.2.13:25")
 		hosts["six"] = relaytest.Start(t, relaytest.Behaviour{}, "[2001:db8::20]:25")
 		box = relaytest.Start(t, relaytest.Behaviour{LMTP: true, Extensions: []string{"PIPELINING", "8BITMIME", "SMTPUTF8"}})
-		key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey.(crypto.PrivateKey))
+		key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
 		must(t, err)
 		chain := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})...)
 		postfixtest.StartAt(t, "192.0.2.20:25", fmt.Sprintf(`myhostname = mx.plain.test

@@ -167,7 +167,9 @@ func (a *addressScanner) mailbox() (addr address, stop byte, found bool) {
 		t := a.next()
 		switch t.kind {
 		case tokenComment:
-			comment = t.text
+			if len(words) > 0 || at || angle { // before the address it names nobody
+				comment = t.text
+			}
 			continue
 		case tokenWord:
 			switch {

@@ -1,8 +1,6 @@
 package imapd
 
 import (
-	"strings"
-
 	"github.com/wafermail/wafer/core/mail"
 )
 
@@ -48,10 +46,14 @@ func (b *bodyWriter) multipart(p *mail.Part) error {
 
 func (b *bodyWriter) single(p *mail.Part) error {
 	w := b.w
-	w.text(p.Type)
-	w.byte(' ')
-	w.text(p.Subtype)
-	w.byte(' ')
+	if p.Is("message", "rfc822") { // RFC 9051 §9, media-message: clients look for these words
+		w.str(`"message" "rfc822" `)
+	} else {
+		w.text(p.Type)
+		w.byte(' ')
+		w.text(p.Subtype)
+		w.byte(' ')
+	}
 	params := p.Params
 	text := p.Is("text", "")
 	if text && p.Param("charset") == "" { // RFC 2045 §5.2
@@ -109,13 +111,9 @@ func (b *bodyWriter) tail(p *mail.Part) {
 		b.params(p.DispParams)
 		w.byte(')')
 	}
-	switch len(p.Language) {
-	case 0:
+	if len(p.Language) == 0 {
 		w.str(" NIL")
-	case 1:
-		w.byte(' ')
-		w.text(p.Language[0])
-	default:
+	} else {
 		w.str(" (")
 		for i, tag := range p.Language {
 			if i > 0 {
@@ -135,11 +133,11 @@ func (b *bodyWriter) params(params []mail.Param) {
 		return
 	}
 	b.w.byte('(')
-	for i, p := range params {
+	for i, p := range joinSections(params) {
 		if i > 0 {
 			b.w.byte(' ')
 		}
-		b.w.text(strings.ToLower(p.Name))
+		b.w.text(p.Name)
 		b.w.byte(' ')
 		b.w.text(p.Value)
 	}

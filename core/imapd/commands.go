@@ -75,6 +75,8 @@ func commandNamed(name string) (command, states) {
 		return byUID((*session).cmdReplace), selected
 	case "IDLE":
 		return (*session).cmdIdle, loggedIn
+	case "NOTIFY":
+		return (*session).cmdNotify, loggedIn
 
 	case "CHECK":
 		return (*session).cmdNoop, selected

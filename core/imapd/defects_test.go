@@ -54,7 +54,7 @@ func TestBadMail(t *testing.T) {
 		{"route", "From: <@a,@b:joe@c>\r\n\r\n", "ENVELOPE", `* 1 FETCH (ENVELOPE (NIL NIL ((NIL "@a,@b" "joe" "c")) …`},
 		{"encoded words stay", "Subject: =?utf-8?q?J=C3=BCrgen?=\r\n\r\n", "ENVELOPE", `* 1 FETCH (ENVELOPE (NIL "=?utf-8?q?J=C3=BCrgen?=" NIL…`},
 		{"8-bit and quotes", "Subject: J\xfcrgen\r\nFrom: \"a\\\"b\" <x@y>\r\n\r\n", "ENVELOPE", "* 1 FETCH (ENVELOPE (NIL {6}\r\nJ\xfcrgen ((\"a\\\"b\" NIL \"x\" \"y\"))…"},
-		{"folded subject", "Subject: one\r\n two\r\n\tthree\r\n\r\n", "ENVELOPE", "* 1 FETCH (ENVELOPE (NIL \"one two\tthree\" …"},
+		{"folded subject", "Subject: one\r\n two\r\n\tthree\r\n\r\n", "ENVELOPE", "* 1 FETCH (ENVELOPE (NIL \"one two three\" …"},
 		{"malformed header line", "this is no field\r\nSubject: x\r\n\r\nbody\r\n", "(BODY.PEEK[] ENVELOPE)", "* 1 FETCH (BODY[] {38}\r\nthis is no field\r\nSubject: x\r\n\r\nbody\r\n ENVELOPE (NIL \"x\" …"},
 		{"bare LF", "Subject: x\n\na\nb\n", "(RFC822.SIZE BODY.PEEK[])", "* 1 FETCH (RFC822.SIZE 20 BODY[] {20}\r\nSubject: x\r\n\r\na\r\nb\r\n)"},
 		{"NUL", "Subject: a\x00b\r\n\r\nc\x00d", "(ENVELOPE BODY.PEEK[TEXT] BINARY.PEEK[1])", "* 1 FETCH (ENVELOPE (NIL {2}\r\nab NIL…BODY[TEXT] {3}\r\nc\x00d BINARY[1] ~{3}\r\nc\x00d)"},

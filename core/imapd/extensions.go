@@ -40,6 +40,7 @@ var extensions = [...]extension{ // never changed
 	{words: "BINARY"},
 	{words: "CONDSTORE", enable: "CONDSTORE"},
 	{words: "QRESYNC", enable: "QRESYNC"},
+	{words: "NOTIFY", commands: []string{"NOTIFY"}},
 	{words: "UNAUTHENTICATE", commands: []string{"UNAUTHENTICATE"}},
 	{words: "UTF8=ACCEPT", enable: "UTF8=ACCEPT"},
 	{words: "MULTIAPPEND"},

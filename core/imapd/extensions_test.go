@@ -42,6 +42,31 @@ C: g FETCH 1 (FLAGS) (CHANGEDSINCE 1 VANISHED)
 S: g BAD VANISHED is for UID FETCH after ENABLE QRESYNC
 C: h UID FETCH 1 (FLAGS) (VANISHED)
 S: h BAD VANISHED needs CHANGEDSINCE`},
+		{"partial results", "A\nA\nA\nA\nC: a SELECT INBOX\n" + opened + `S: a OK …
+C: b UID SEARCH RETURN (PARTIAL 2:3) ALL
+S: * ESEARCH (TAG "b") UID PARTIAL (2:3 2:3)
+S: b OK …
+C: c UID SEARCH RETURN (PARTIAL -1:-2 COUNT) ALL
+S: * ESEARCH (TAG "c") UID PARTIAL (-1:-2 3:4) COUNT 4
+S: c OK …
+C: d UID SEARCH RETURN (PARTIAL 9:12) ALL
+S: * ESEARCH (TAG "d") UID PARTIAL (9:12 NIL)
+S: d OK …
+C: e UID SEARCH RETURN (PARTIAL 1:2 ALL) ALL
+S: e BAD ALL and PARTIAL exclude each other
+C: f UID SEARCH RETURN (PARTIAL 0:2) ALL
+S: f BAD PARTIAL counts from 1
+C: g UID SEARCH RETURN (PARTIAL -1:2) ALL
+S: g BAD PARTIAL counts from one end
+C: h UID FETCH 1:* (FLAGS) (PARTIAL 2:3)
+S: * 2 FETCH (UID 2 …
+S: * 3 FETCH (UID 3 …
+S: h OK …
+C: i UID FETCH 2:* (FLAGS) (PARTIAL -1:-1)
+S: * 4 FETCH (UID 4 …
+S: i OK …
+C: j FETCH 1:* (FLAGS) (PARTIAL 1:2)
+S: j BAD PARTIAL is for UID FETCH`},
 		{"several messages in one command", `
 C: a APPEND INBOX (\Seen) {12+}
 C: Subject: a

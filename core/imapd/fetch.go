@@ -27,6 +27,9 @@ func (s *session) cmdFetch(p *parser, byUID bool) (done, error) {
 	if q.vanished && (!byUID || !s.qresync) {
 		return done{}, bad("VANISHED is for UID FETCH after ENABLE QRESYNC")
 	}
+	if q.partial != nil && !byUID {
+		return done{}, bad("PARTIAL is for UID FETCH")
+	}
 	if q.wants(fetchModSeq) {
 		s.useCondstore()
 	}
@@ -37,6 +40,9 @@ func (s *session) cmdFetch(p *parser, byUID bool) (done, error) {
 	seqs, err := s.view.pick(q.set, byUID)
 	if err != nil {
 		return done{}, err
+	}
+	if q.partial != nil {
+		seqs = q.partial.window(seqs)
 	}
 	run := fetchRun{s: s, q: &q, opens: q.opens(), seen: q.marksSeen() && !s.view.readOnly, flags: q.wants(fetchFlags), byUID: byUID}
 	if run.opens {

@@ -61,6 +61,7 @@ type fetchQuery struct {
 	set          numSet
 	items        []fetchItem
 	changedSince uint64
+	partial      *partial
 	vanished     bool // UIDs that have gone since are asked for
 }
 
@@ -148,6 +149,13 @@ func (p *parser) fetchQuery() (q fetchQuery, err error) {
 		if word == "VANISHED" {
 			q.vanished = true
 			return nil
+		}
+		if word == "PARTIAL" && q.partial == nil {
+			if err := p.space(); err != nil {
+				return err
+			}
+			q.partial, err = p.partial()
+			return err
 		}
 		if word != "CHANGEDSINCE" {
 			return bad("Unknown modifier")

@@ -18,7 +18,7 @@ func (s *session) cmdIdle(p *parser) (done, error) {
 	if err := s.refresh(); err != nil || s.over {
 		return done{}, err
 	}
-	if s.view != nil {
+	if s.view != nil && s.notify == nil {
 		signal, cancel := s.view.folder.Watch()
 		stop, gone := make(chan struct{}), make(chan struct{})
 		go func() {
@@ -59,6 +59,12 @@ func (s *session) cmdIdle(p *parser) (done, error) {
 			kicked, closing := s.wake.taken()
 			if closing || !kicked {
 				return done{}, err
+			}
+			if s.notify != nil { // IDLE sends what NOTIFY asks for (RFC 5465 §4)
+				if s.notified(true); s.over {
+					return done{}, nil
+				}
+				continue
 			}
 			if err := s.refresh(); err != nil || s.over {
 				return done{}, err

@@ -2,8 +2,8 @@
 // (RFC 9051) over the mail store of package maildir.
 //
 // A Server serves listeners. Each connection has one goroutine that reads a
-// command, runs it and writes the replies; IDLE adds one that waits for the
-// folder's signal and wakes the first.
+// command, runs it and writes the replies; IDLE and NOTIFY add one that waits
+// for the signal of folders and wakes the first.
 //
 //	srv, err := imapd.New(imapd.Config{Hostname: "mail.example.org", TLS: conf, Auth: service, Mailbox: open, Logger: log})
 //	go srv.Serve(listener)
@@ -32,7 +32,8 @@
 // sent but not searched. Messages have no THREADID. While an APPEND of several
 // messages runs, others can see the first of them, and a kill then leaves them.
 // A mailbox that is renamed while it is selected is closed. Values of METADATA
-// cannot hold NUL.
+// cannot hold NUL. NOTIFY takes every mailbox for an inbox, and is silent about
+// names that only have mailboxes below them.
 package imapd
 
 import (
@@ -141,6 +142,7 @@ type Server struct {
 	recent  recents
 
 	progressEvery time.Duration
+	notifyLook    time.Duration
 
 	total, refused, logins, panics atomic.Uint64
 
@@ -174,7 +176,7 @@ func New(c Config) (*Server, error) {
 		c: c, log: c.Logger,
 		listeners: map[net.Listener]struct{}{}, sessions: map[*session]struct{}{},
 		clients: map[netip.Prefix]int{}, users: map[string]int{},
-		recent: recents{from: map[recentKey]uint32{}}, progressEvery: progressEvery,
+		recent: recents{from: map[recentKey]uint32{}}, progressEvery: progressEvery, notifyLook: notifyLook,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.NewTextHandler(io.Discard, nil))

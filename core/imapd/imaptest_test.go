@@ -18,7 +18,6 @@ var imaptestSkips = map[string]string{
 	"search-context-update2": "CONTEXT=SEARCH is not offered",
 	"catenate":               "CATENATE is not offered",
 	"catenate-multiappend":   "CATENATE and MULTIAPPEND are not offered",
-	"notify":                 "NOTIFY is not offered",
 }
 
 // TestImaptest plays the scripted tests of Dovecot's imaptest.

@@ -87,6 +87,7 @@ func (s *session) unselect() bool {
 	if s.view == nil {
 		return false
 	}
+	s.notifyUnselected()
 	s.view.close()
 	s.view = nil
 	s.state = authenticated
@@ -112,6 +113,7 @@ func (s *session) open(name string, readOnly bool) (done, error) {
 	}
 	v.recent = s.srv.recent.claim(recentKey{s.user, v.name, st.UIDValidity}, msgs, st.UIDNext, !readOnly)
 	s.view, s.state = v, selected
+	s.notifySelected()
 
 	s.sendFlagNames()
 	s.out.line(fmt.Sprintf("* %d EXISTS", len(msgs)))
@@ -241,6 +243,7 @@ func (s *session) cmdCreate(p *parser) (done, error) {
 		return done{}, s.storeError("open mailbox", name, err)
 	}
 	defer f.Close()
+	s.did(f.Name())
 	return done{code: "MAILBOXID (" + mailboxID(f.Status().UIDValidity) + ")"}, nil
 }
 
@@ -258,6 +261,7 @@ func (s *session) cmdDelete(p *parser) (done, error) {
 	if err := s.store.Delete(name); err != nil {
 		return done{}, s.storeError("delete mailbox", name, err)
 	}
+	s.did(name)
 	return done{}, nil
 }
 
@@ -282,6 +286,7 @@ func (s *session) cmdRename(p *parser) (done, error) {
 		s.unselect() // its directory has another name now
 		s.out.line("* OK [CLOSED] The selected mailbox has been renamed")
 	}
+	s.did(from, to)
 	return done{}, nil
 }
 
@@ -293,6 +298,7 @@ func (s *session) cmdSubscribe(p *parser) (done, error) {
 	if err := s.store.Subscribe(strings.TrimSuffix(name, ".")); err != nil {
 		return done{}, s.storeError("subscribe", name, err)
 	}
+	s.did(strings.TrimSuffix(name, "."))
 	return done{}, nil
 }
 
@@ -304,6 +310,7 @@ func (s *session) cmdUnsubscribe(p *parser) (done, error) {
 	if err := s.store.Unsubscribe(strings.TrimSuffix(name, ".")); err != nil {
 		return done{}, s.storeError("unsubscribe", name, err)
 	}
+	s.did(strings.TrimSuffix(name, "."))
 	return done{}, nil
 }
 

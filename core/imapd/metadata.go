@@ -253,6 +253,7 @@ func (s *session) cmdSetMetadata(p *parser) (done, error) {
 	if err != nil {
 		return done{}, s.storeError("store annotations", name, err)
 	}
+	s.did(name)
 	return done{}, nil
 }
 

@@ -11,19 +11,17 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/htmlindex"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/wafermail/wafer/core/mail"
 )
 
-// foldRune maps letters that differ only in case to one of them.
-func foldRune(r rune) rune {
-	if r < utf8.RuneSelf {
-		if r >= 'A' && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
+// foldByte is c as ASCII texts are compared.
+func foldByte(c byte) byte {
+	if c >= 'a' && c <= 'z' {
+		c -= 'a' - 'A'
 	}
-	return unicode.ToLower(unicode.ToUpper(r))
+	return c
 }
 
 // foldText is s with every letter folded and runs of blanks made one space, so
@@ -59,7 +57,7 @@ func (f *folder) fold(p []byte, last bool) {
 				continue
 			}
 			f.blank = false
-			f.out = append(f.out, byte(foldRune(rune(c))))
+			f.out = append(f.out, foldByte(c))
 			continue
 		}
 		f.blank = false
@@ -71,10 +69,18 @@ func (f *folder) fold(p []byte, last bool) {
 		if r == utf8.RuneError && n == 1 { // raw octets stay comparable
 			f.out = append(f.out, c)
 		} else {
-			f.out = utf8.AppendRune(f.out, foldRune(r))
+			f.out = appendFolded(f.out, r)
 		}
 		p = p[n:]
 	}
+}
+
+// appendFolded appends a rune as i;unicode-casemap compares it (RFC 5051 §2): in title
+// case and taken apart, so that a letter with an accent is the same whether it came
+// as one character or as two.
+func appendFolded(out []byte, r rune) []byte {
+	var whole [utf8.UTFMax]byte
+	return append(out, norm.NFKD.Bytes(utf8.AppendRune(whole[:0], unicode.ToTitle(r)))...)
 }
 
 // finder looks for a text in a stream of octets (Knuth, Morris, Pratt): each

@@ -62,7 +62,8 @@ type session struct {
 	deflated  *deflated // after COMPRESS
 	patience  time.Duration
 	loginBy   time.Time
-	tag       string // of the command that runs
+	notify    *notify // nil before NOTIFY
+	tag       string  // of the command that runs
 
 	failures int // of logins
 	refused  int // commands in a row
@@ -144,6 +145,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // close gives everything back.
 func (s *session) close() {
+	s.stopNotify()
 	if s.view != nil {
 		s.view.close()
 		s.view = nil
@@ -220,7 +222,7 @@ func (s *session) ask(ev *policy.Event) policy.Decision {
 // loop reads and runs commands.
 func (s *session) loop() {
 	for {
-		line, err := s.in.line()
+		line, err := s.nextCommand()
 		if err != nil && !errors.Is(err, errLineTooLong) {
 			s.lost(err)
 			return
@@ -260,7 +262,7 @@ func (s *session) lost(err error) {
 		s.bye("", textIdle)
 	case errors.Is(err, errGiveUp):
 		s.bye("", textGiveUp)
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, errOver):
 	default:
 		s.log.Debug("connection lost", "err", err)
 	}
@@ -305,6 +307,9 @@ func (s *session) command(line []byte) {
 		s.finish(p)
 		return
 	}
+	if s.notify != nil {
+		s.notify.running(name)
+	}
 	run, in := commandNamed(name)
 	var d done
 	switch {
@@ -348,6 +353,7 @@ func (s *session) finish(p *parser) {
 // reply sends the tagged reply after what the folder has news of.
 func (s *session) reply(tag, name string, d done, err error) {
 	var r *refusal
+	s.added(d.code)
 	switch {
 	case err == nil:
 		s.refused = 0

@@ -3,10 +3,8 @@ package imapd
 import (
 	"cmp"
 	"errors"
-	netmail "net/mail"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/wafermail/wafer/core/mail"
 	"github.com/wafermail/wafer/core/maildir"
@@ -140,6 +138,9 @@ func (s *session) sorted(found []int32, keys []sortKey) ([]int32, error) {
 		if err := progress.step(n); err != nil {
 			return nil, err
 		}
+		if opens {
+			s.lookAhead(found, n)
+		}
 		m := &s.view.msgs[i]
 		v := &all[n]
 		v.i = i
@@ -170,6 +171,18 @@ func (s *session) sorted(found []int32, keys []sortKey) ([]int32, error) {
 		found[n] = all[n].i
 	}
 	return found, nil
+}
+
+// lookAhead notes what is needed of the next messages of a list, batch by batch.
+func (s *session) lookAhead(found []int32, n int) {
+	if n%aheadBatch != 0 {
+		return
+	}
+	var uids []uint32
+	for _, i := range found[n:min(len(found), n+aheadBatch)] {
+		uids = append(uids, s.view.msgs[i].UID)
+	}
+	(&ahead{v: s.view, headers: true}).note(uids)
 }
 
 // listed hands over the fields of a message's header that lists are made of, nothing
@@ -225,12 +238,6 @@ func (v *sortValues) read(header []byte, wants *[sortKinds]bool) {
 			}
 		}
 	}
-}
-
-// sentDate reads a Date field.
-func sentDate(value string) (time.Time, bool) {
-	t, err := netmail.ParseDate(clip(value, 200))
-	return t, err == nil
 }
 
 // firstAddress is the first address of a field; ok is false if there is none.

@@ -304,6 +304,7 @@ func (s *session) cmdMove(p *parser, byUID bool) (done, error) {
 	pairs, err := s.view.folder.Move(s.ctx, uids, dst)
 	if len(pairs) > 0 {
 		s.out.line("* OK [", copyUID(dst, pairs), "] Moved")
+		s.added(copyUID(dst, pairs))
 	}
 	if err != nil {
 		return done{}, s.storeError("move messages", dst.Name(), err)

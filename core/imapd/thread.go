@@ -94,6 +94,7 @@ func (s *session) gather(found []int32, references bool) (*threads, error) {
 		if err := progress.step(n); err != nil {
 			return nil, err
 		}
+		s.lookAhead(found, n)
 		m := &s.view.msgs[i]
 		node := &t.nodes[n]
 		*node = threadNode{msg: i, parent: none, date: m.Date.Unix()}
@@ -235,11 +236,9 @@ func (t *threads) byReferences() []int32 {
 			}
 			last = n
 		}
-		if last != i {
-			t.nodes[i].parent = none
-			if last != none {
-				t.link(last, i)
-			}
+		t.nodes[i].parent = none // a message that refers to itself last has no parent
+		if last != none && last != i {
+			t.link(last, i)
 		}
 	}
 	for i := range int32(len(t.nodes)) {

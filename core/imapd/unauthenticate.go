@@ -9,6 +9,7 @@ func (s *session) cmdUnauthenticate(p *parser) (done, error) {
 		return done{}, err
 	}
 	s.unselect()
+	s.stopNotify()
 	s.store.Close()
 	s.srv.releaseUser(s.user)
 	s.store, s.user, s.state = nil, "", notAuthenticated

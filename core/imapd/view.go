@@ -28,6 +28,8 @@ type view struct {
 	recent   uint32              // the first UID that is \Recent here
 	saved    ranges              // UIDs of the last SEARCH RETURN (SAVE) (RFC 5182)
 	facts    *maildir.Facts      // nil until they are asked for
+	limit    uint32              // the highest UID that is taken up while held
+	held     bool                // nothing is told of the mailbox, and new messages are not taken up
 }
 
 func (v *view) close() { v.folder.Close() }
@@ -40,6 +42,10 @@ func sameList(a, b []maildir.Message) bool {
 // until the client has been told.
 func (v *view) merge() {
 	now := v.folder.Messages()
+	if v.held {
+		n := sort.Search(len(now), func(i int) bool { return now[i].UID > v.limit })
+		now = now[:n:n]
+	}
 	if sameList(now, v.base) {
 		return
 	}
@@ -213,11 +219,13 @@ func (s *session) tellExists() {
 	if len(v.msgs) == v.told {
 		return
 	}
+	known := v.told
 	v.told = len(v.msgs)
 	s.out.str("* ")
 	s.out.num(uint64(v.told))
 	s.out.line(" EXISTS")
 	s.tellRecent()
+	s.fetchNew(known)
 }
 
 // tellRecent sends RECENT, which IMAP4rev2 has no more.
@@ -233,12 +241,13 @@ func (s *session) tellRecent() {
 // tell sends what the client does not know of its mailbox.
 func (s *session) tell(expunge bool) {
 	v := s.view
-	if expunge && v.gone {
+	messages, flags := s.hears()
+	if expunge && v.gone && (messages || s.notify.expunging) {
 		s.tellExpunged()
 	}
 	s.tellExists()
 	s.tellKeywords()
-	if len(v.dirty) == 0 {
+	if len(v.dirty) == 0 || !flags {
 		return
 	}
 	dirty := make([]uint32, 0, len(v.dirty))

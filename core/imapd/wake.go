@@ -12,7 +12,7 @@ type wakeup struct {
 	mu      sync.Mutex
 	conn    net.Conn // under TLS, if any
 	busy    bool     // a command is being read or run
-	kicked  bool     // the folder has news
+	kicked  bool     // a folder has news
 	closing bool     // the server shuts down
 }
 
@@ -22,7 +22,7 @@ var past = time.Unix(1, 0) // never changed
 func (w *wakeup) arm(d time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.kicked || w.closing && !w.busy {
+	if !w.busy && (w.kicked || w.closing) {
 		return w.conn.SetReadDeadline(past)
 	}
 	return w.conn.SetReadDeadline(time.Now().Add(d))
@@ -38,11 +38,15 @@ func (w *wakeup) moveTo(conn net.Conn) {
 	}
 }
 
-// kick ends a wait in IDLE.
+// kick ends a wait in IDLE, or with NOTIFY for a command; not one in the midst of a
+// command, after which it is made up for.
 func (w *wakeup) kick() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.kicked = true
+	if w.busy {
+		return
+	}
 	_ = w.conn.SetReadDeadline(past) // fails only if the connection is closed
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -74,6 +75,7 @@ type box struct {
 	events   eventList
 
 	facts facts
+	post  atomic.Pointer[post] // of those who watch the folder without having it open; may be nil
 }
 
 // dirState is what is known of a directory.
@@ -230,6 +232,9 @@ func (b *box) broken() error {
 
 // wake signals every watcher.
 func (b *box) wake() {
+	if at := b.post.Load(); at != nil {
+		at.wake()
+	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for c := range b.watchers {

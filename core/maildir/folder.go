@@ -108,22 +108,24 @@ func (b *box) gaps(n int) (uids []uint32) {
 // without a change. After a signal call Refresh. cancel must be called in the end.
 func (f *Folder) Watch() (signal <-chan struct{}, cancel func()) {
 	c := make(chan struct{}, 1)
+	return c, f.WatchInto(c)
+}
+
+// WatchInto is Watch with a channel that serves other watches too. It should have
+// room for one signal.
+func (f *Folder) WatchInto(c chan struct{}) (cancel func()) {
 	b := f.b
 	b.mu.Lock()
 	b.watchers[c] = struct{}{}
 	b.mu.Unlock()
 	var once sync.Once
-	if b.p.eyes != nil {
-		b.p.eyes.watch(b)
-	}
-	return c, func() {
+	b.p.eyes.watch(b, b.dir, "cur/", "new/")
+	return func() {
 		once.Do(func() {
 			b.mu.Lock()
 			delete(b.watchers, c)
 			b.mu.Unlock()
-			if b.p.eyes != nil {
-				b.p.eyes.unwatch(b)
-			}
+			b.p.eyes.unwatch(b)
 		})
 	}
 }

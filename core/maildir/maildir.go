@@ -106,7 +106,8 @@ type Pool struct {
 	mu       sync.Mutex
 	boxes    map[string]*box  // by directory
 	stores   map[string]*tree // by INBOX path
-	idle     *list.List       // of *box, the longest idle in front
+	posts    map[postKey]*post
+	idle     *list.List // of *box, the longest idle in front
 	idleMsgs int
 	closed   bool
 }
@@ -116,7 +117,7 @@ type Pool struct {
 func NewPool(o Options) *Pool { return newPool(o, osOps()) }
 
 func newPool(o Options, ops fileOps) *Pool {
-	p := &Pool{o: o, log: o.Logger, ops: ops, boxes: map[string]*box{}, stores: map[string]*tree{}, idle: list.New(), opener: newOpener(maxUnpacked)}
+	p := &Pool{o: o, log: o.Logger, ops: ops, boxes: map[string]*box{}, stores: map[string]*tree{}, posts: map[postKey]*post{}, idle: list.New(), opener: newOpener(maxUnpacked)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -208,7 +209,10 @@ func (p *Pool) Delivered(path, folder string) {
 	p.mu.Unlock()
 	if b != nil {
 		b.poke()
+		return
 	}
+	p.wakePost(postKey{filepath.Join(path, folder), false})
+	p.wakePost(postKey{filepath.Join(path, encodeName(folder)), false})
 }
 
 // Close writes the indexes of all folders and ends watching. Folders that are
@@ -244,6 +248,7 @@ func (p *Pool) take(root, dir string) (*box, error) {
 	b := p.boxes[dir]
 	if b == nil {
 		b = newBox(p, root, dir)
+		b.post.Store(p.posts[postKey{dir, false}])
 		p.boxes[dir] = b
 	}
 	if b.idle != nil {

@@ -116,6 +116,7 @@ func (s *Store) setMetadata(name string, changes map[string]*string) error {
 	if err := s.p.replace(file, temp, append(b, '\n')); err != nil {
 		return fmt.Errorf("store annotations: %w", err)
 	}
+	s.p.changedTree(s.t.path)
 	return nil
 }
 
@@ -127,6 +128,7 @@ func (s *Store) CreateFor(name, use string) error {
 	}
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
+	defer s.p.changedTree(s.t.path)
 	if err := s.create(name); err != nil {
 		return err
 	}

@@ -241,15 +241,18 @@ func (s *scan) newcomer(f found) (n newcomer, err error) {
 // known gives n the UID that the list has for it, if that may be used.
 func (s *scan) known(n *newcomer, gone map[uint32]bool) bool {
 	b := s.b
-	if _, dead := b.dead[n.base]; dead {
-		n.dead = true
-		return false
-	}
 	i, ok := s.byKey[n.base]
+	_, dead := b.dead[n.base]
 	if !ok {
+		n.dead = dead
 		return false
 	}
 	uid := s.list.recs[i].uid
+	if dead && uid < b.next {
+		n.dead = true
+		return false
+	}
+	delete(b.dead, n.base) // it was moved away, and back by a program that gave it another UID
 	if at, taken := find(b.msgs, uid); gone[uid] || taken && b.msgs[at].Key != n.base {
 		n.dead = true // clients were told that it is gone: it cannot come back under this UID
 		return false

@@ -165,6 +165,7 @@ func (s *Store) Create(name string) error {
 	}
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
+	defer s.p.changedTree(s.t.path)
 	return s.create(name)
 }
 
@@ -231,6 +232,7 @@ func (s *Store) Delete(name string) error {
 	}
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
+	defer s.p.changedTree(s.t.path)
 	dir := dirOf(s.t.path, name)
 	if !isDir(filepath.Join(dir, "cur")) {
 		return fmt.Errorf("delete folder %q: %w", name, ErrNoFolder)
@@ -270,6 +272,7 @@ func (s *Store) Rename(old, new string) error {
 	}
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
+	defer s.p.changedTree(s.t.path)
 	dirs, err := s.dirs()
 	if err != nil {
 		return err

@@ -146,5 +146,6 @@ func (s *Store) subscription(name string, want bool) error {
 	if err := s.p.replace(file, temp, formatSubscriptions(lines, v2)); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
+	s.p.changedTree(s.t.path)
 	return nil
 }

@@ -5,40 +5,51 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// eyes is the one inotify(7) instance of a Pool. Each folder that somebody
-// watches has two watches in it, for cur and new.
+// eyes is the one inotify(7) instance of a Pool; nil sees nothing. Each folder that
+// somebody watches has two watches in it, for cur and new.
 type eyes struct {
 	log  *slog.Logger
 	f    *os.File
 	done chan struct{} // closed when run has ended
 
-	mu    sync.Mutex
-	boxes map[*box]*sight
-	byWD  map[int32]target
-	full  bool // the system's limit was reached and said so in the log
+	mu     sync.Mutex
+	sights map[seer]*sight
+	byWD   map[int32][]target
+	full   bool // the system's limit was reached and said so in the log
 }
 
-// sight is a watched folder.
+// seer is who wants to know of a directory: a box or a post.
+type seer interface {
+	note(event)
+	lostEvents() // something unknown may have happened
+}
+
+// sight is what a seer looks at.
 type sight struct {
 	users int
 	wds   []int32
 }
 
-// target is a watched directory.
+// target is a watched directory and one who watches it.
 type target struct {
-	b   *box
-	sub string // "cur/" or "new/"
+	who seer
+	sub string // "cur/" or "new/"; "": the root of a tree
 }
 
 const watchMask = unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_CREATE | unix.IN_DELETE |
 	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+// rootMask is for the root of a tree, in which other programs write subscriptions in place.
+const rootMask = watchMask | unix.IN_CLOSE_WRITE
 
 // openEyes returns nil where inotify is not to be had.
 func openEyes(log *slog.Logger) *eyes {
@@ -49,7 +60,7 @@ func openEyes(log *slog.Logger) *eyes {
 	}
 	e := &eyes{
 		log: log, f: os.NewFile(uintptr(fd), "inotify"), done: make(chan struct{}),
-		boxes: map[*box]*sight{}, byWD: map[int32]target{},
+		sights: map[seer]*sight{}, byWD: map[int32][]target{},
 	}
 	go e.run()
 	return e
@@ -61,37 +72,69 @@ func (e *eyes) close() error {
 	return err
 }
 
-// watch begins to look at b, or counts one more who wants that.
-func (e *eyes) watch(b *box) {
+// working reports whether everything that is to be watched is.
+func (e *eyes) working() bool {
+	if e == nil {
+		return false
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s := e.boxes[b]; s != nil {
-		s.users++
+	return !e.full
+}
+
+// watch begins to look at subdirectories of dir, or counts one more use of who. It
+// looks at the directories that have these names now: others may have had them.
+func (e *eyes) watch(who seer, dir string, subs ...string) {
+	if e == nil {
 		return
 	}
-	s := &sight{users: 1}
-	e.boxes[b] = s
-	for _, sub := range []string{"cur/", "new/"} {
-		wd, err := e.add(b.file(sub))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.sights[who]
+	if s == nil {
+		s = &sight{}
+		e.sights[who] = s
+	}
+	s.users++
+	old := s.wds
+	s.wds = nil
+	defer func() {
+		for _, wd := range old {
+			if !slices.Contains(s.wds, wd) {
+				e.drop(who, wd)
+			}
+		}
+	}()
+	for _, sub := range subs {
+		mask := uint32(watchMask)
+		if sub == "" {
+			mask = rootMask
+		}
+		wd, err := e.add(filepath.Join(dir, sub), mask)
+		if errors.Is(err, os.ErrNotExist) {
+			return // deleted just now, which its tree knows
+		}
 		if err != nil {
 			if !e.full {
-				e.log.Warn("some mailboxes are not watched; raise fs.inotify.max_user_watches", "folder", b.dir, "err", err)
+				e.log.Warn("some mailboxes are not watched; raise fs.inotify.max_user_watches", "folder", dir, "err", err)
 			}
 			e.full = true
 			return
 		}
 		s.wds = append(s.wds, wd)
-		e.byWD[wd] = target{b, sub}
+		if t := (target{who, sub}); !slices.Contains(e.byWD[wd], t) {
+			e.byWD[wd] = append(e.byWD[wd], t)
+		}
 	}
 }
 
-func (e *eyes) add(dir string) (wd int32, err error) {
+func (e *eyes) add(dir string, mask uint32) (wd int32, err error) {
 	conn, err := e.f.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	var n int
-	cerr := conn.Control(func(fd uintptr) { n, err = unix.InotifyAddWatch(int(fd), dir, watchMask) })
+	cerr := conn.Control(func(fd uintptr) { n, err = unix.InotifyAddWatch(int(fd), dir, mask) })
 	if err = errors.Join(cerr, os.NewSyscallError("inotify_add_watch", err)); err != nil {
 		return 0, err
 	}
@@ -99,27 +142,39 @@ func (e *eyes) add(dir string) (wd int32, err error) {
 }
 
 // unwatch ends what watch began.
-func (e *eyes) unwatch(b *box) {
+func (e *eyes) unwatch(who seer) {
+	if e == nil {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.boxes[b]
+	s := e.sights[who]
 	if s == nil {
 		return
 	}
 	if s.users--; s.users > 0 {
 		return
 	}
-	delete(e.boxes, b)
+	delete(e.sights, who)
+	for _, wd := range s.wds {
+		e.drop(who, wd)
+	}
+}
+
+// drop ends who's interest in a directory. mu is held.
+func (e *eyes) drop(who seer, wd int32) {
+	e.byWD[wd] = slices.DeleteFunc(e.byWD[wd], func(t target) bool { return t.who == who })
+	if len(e.byWD[wd]) > 0 {
+		return // others look at it
+	}
+	delete(e.byWD, wd)
 	conn, err := e.f.SyscallConn()
 	if err != nil {
 		return
 	}
-	for _, wd := range s.wds {
-		delete(e.byWD, wd)
-		_ = conn.Control(func(fd uintptr) { // it may be gone with its directory
-			_, _ = unix.InotifyRmWatch(int(fd), uint32(wd))
-		})
-	}
+	_ = conn.Control(func(fd uintptr) { // it may be gone with its directory
+		_, _ = unix.InotifyRmWatch(int(fd), uint32(wd))
+	})
 }
 
 // run hands events to boxes until close.
@@ -162,22 +217,24 @@ func (e *eyes) events(data []byte) {
 
 func (e *eyes) event(wd int32, mask uint32, name string) {
 	e.mu.Lock()
-	t, ok := e.byWD[wd]
-	var all []*box
+	targets := slices.Clone(e.byWD[wd])
+	var all []seer
 	if mask&unix.IN_Q_OVERFLOW != 0 {
-		for b := range e.boxes {
-			all = append(all, b)
+		for who := range e.sights {
+			all = append(all, who)
 		}
 	}
 	e.mu.Unlock()
-	for _, b := range all {
-		b.lostEvents()
+	for _, who := range all {
+		who.lostEvents()
 	}
-	switch {
-	case !ok || mask&unix.IN_IGNORED != 0:
-	case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF) != 0:
-		t.b.lostEvents()
-	case name != "" && name[0] != '.':
-		t.b.note(event{t.sub + name, mask&(unix.IN_MOVED_TO|unix.IN_CREATE) != 0})
+	for _, t := range targets {
+		switch {
+		case mask&unix.IN_IGNORED != 0:
+		case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF) != 0:
+			t.who.lostEvents()
+		case name != "" && (name[0] != '.' || t.sub == ""):
+			t.who.note(event{t.sub + name, mask&(unix.IN_MOVED_TO|unix.IN_CREATE) != 0})
+		}
 	}
 }

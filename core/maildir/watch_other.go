@@ -9,6 +9,13 @@ type eyes struct{}
 
 func openEyes(log *slog.Logger) *eyes { return nil }
 
-func (e *eyes) close() error   { return nil }
-func (e *eyes) watch(b *box)   {}
-func (e *eyes) unwatch(b *box) {}
+// seer is who would be told.
+type seer interface {
+	note(event)
+	lostEvents()
+}
+
+func (e *eyes) close() error                               { return nil }
+func (e *eyes) working() bool                              { return false }
+func (e *eyes) watch(who seer, dir string, subs ...string) {}
+func (e *eyes) unwatch(who seer)                           {}
