@@ -237,7 +237,7 @@ S: * LIST (\Subscribed \HasNoChildren) "." "A.B"
 S: * STATUS "A.B" (MESSAGES 0)
 S: j OK LIST completed
 C: k LIST (SUBSCRIBED RECURSIVEMATCH) "" %
-S: * LIST (\Noselect) "." "A" ("CHILDINFO" ("SUBSCRIBED"))
+S: * LIST (\NonExistent) "." "A" ("CHILDINFO" ("SUBSCRIBED"))
 S: k OK LIST completed
 C: l RENAME A.B C
 S: l OK RENAME completed

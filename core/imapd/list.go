@@ -86,6 +86,8 @@ func (q *listQuery) choose(folders []maildir.FolderInfo, subs []string, patterns
 		switch {
 		case !known[f.Name]:
 			l.attrs = append(l.attrs, `\NonExistent`)
+		case f.NoSelect && q.extended: // RFC 9051 §6.3.9.5
+			l.attrs = append(l.attrs, `\NonExistent`)
 		case f.NoSelect:
 			l.attrs = append(l.attrs, `\Noselect`)
 		}

@@ -87,7 +87,7 @@ type dirState struct {
 
 // suspectTime bounds how long a change by another program that fell between
 // two of ours stays unseen.
-const suspectTime = 5 * time.Second
+const suspectTime = time.Second
 
 // stale reports whether a directory that has mtime must be listed again.
 func (d *dirState) stale(mtime, now time.Time) bool {

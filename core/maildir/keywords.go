@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // dovecot-keywords names the letters that stand for keywords in file names:
@@ -184,6 +185,28 @@ func (p *Pool) addKeyword(ctx context.Context, dir, name string, used Flags) (i 
 	if err := p.replace(file, filepath.Join(dir, "tmp", keywordsName+"."+strconv.Itoa(os.Getpid())), data); err != nil {
 		return -1, k, st, err
 	}
+	if err := laterSecond(file, st); err != nil {
+		return -1, k, st, err
+	}
 	st, err = stampOf(file)
 	return i, k, st, err
+}
+
+// laterSecond gives a file that has been replaced an mtime in a later second than that
+// of before: Dovecot looks at whole seconds, would miss the change, and would give the
+// same letter to another keyword.
+func laterSecond(file string, before stamp) error {
+	now, err := stampOf(file)
+	if err != nil {
+		return err
+	}
+	was := time.Unix(0, before.mtime).Truncate(time.Second)
+	if before == (stamp{}) || time.Unix(0, now.mtime).Truncate(time.Second).After(was) {
+		return nil
+	}
+	at := was.Add(time.Second)
+	if err := os.Chtimes(file, at, at); err != nil {
+		return fmt.Errorf("date keywords: %w", err)
+	}
+	return nil
 }
