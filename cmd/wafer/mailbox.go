@@ -19,7 +19,10 @@ import (
 type mailboxCmd struct {
 	List    mailboxListCmd    `cmd:"" help:"List the folders of a user with what is in them."`
 	Status  mailboxStatusCmd  `cmd:"" help:"Show one folder: UIDs, counts, keywords, quota."`
+	Check   mailboxCheckCmd   `cmd:"" help:"Look for damage, and mend it with --repair."`
 	Rebuild mailboxRebuildCmd `cmd:"" help:"Make the server's own index files of all folders anew."`
+	Import  mailboxImportCmd  `cmd:"" help:"Store the mail of mbox files or of another Maildir."`
+	Export  mailboxExportCmd  `cmd:"" help:"Write mbox files, or another Maildir."`
 }
 
 // mailboxFlag names a mail store.
@@ -30,30 +33,49 @@ type mailboxFlag struct {
 	User string `arg:"" optional:"" help:"Address: local@domain."`
 }
 
-// open opens the store. Files that are made belong to the owner of the Maildir. close
-// writes what has been found out.
-func (f *mailboxFlag) open(std streams) (store *maildir.Store, close func() error, err error) {
-	dir := f.Dir
+// find is where the mail lies, and a pool for it. Of a Maildir without a configuration
+// nobody knows which files in tmp/ are mail that waits, so all of them count as such.
+func (f *mailboxFlag) find(std streams) (dir string, pool *maildir.Pool, err error) {
+	owed := func(string) bool { return true }
 	switch {
-	case dir == "" && f.User == "":
-		return nil, nil, errors.New("write whose mail it is, such as ann@example.org, or --dir DIR")
-	case dir != "" && f.User != "":
-		return nil, nil, errors.New("a user and --dir exclude each other")
-	case dir == "":
+	case f.Dir == "" && f.User == "":
+		return "", nil, errors.New("write whose mail it is, such as ann@example.org, or --dir DIR")
+	case f.Dir != "" && f.User != "":
+		return "", nil, errors.New("a user and --dir exclude each other")
+	case f.Dir != "":
+		dir = f.Dir
+	default:
 		c, err := f.load(std)
 		if err != nil {
-			return nil, nil, err
+			return "", nil, err
 		}
 		if dir, err = core.Mailbox(c, f.User); err != nil {
-			return nil, nil, err
+			return "", nil, err
+		}
+		if owed, err = maildir.Promised(c.State); err != nil {
+			return "", nil, err
 		}
 	}
+	pool, err = poolFor(dir, owed)
+	return dir, pool, err
+}
+
+// poolFor is a pool for the Maildir dir: files that are made belong to its owner.
+func poolFor(dir string, owed func(string) bool) (*maildir.Pool, error) {
 	fi, err := os.Stat(filepath.Join(dir, "cur"))
 	if err != nil || !fi.IsDir() {
-		return nil, nil, fmt.Errorf("%s is no Maildir: there is no cur in it", dir)
+		return nil, fmt.Errorf("%s is no Maildir: there is no cur in it", dir)
 	}
 	uid, gid := owner(fi)
-	pool := maildir.NewPool(maildir.Options{UID: uid, GID: gid})
+	return maildir.NewPool(maildir.Options{UID: uid, GID: gid, Owed: owed}), nil
+}
+
+// open opens the store. close writes what has been found out.
+func (f *mailboxFlag) open(std streams) (store *maildir.Store, close func() error, err error) {
+	dir, pool, err := f.find(std)
+	if err != nil {
+		return nil, nil, err
+	}
 	store, err = pool.Open(dir)
 	if err != nil {
 		return nil, nil, errors.Join(err, pool.Close())

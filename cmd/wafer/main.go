@@ -25,7 +25,8 @@ type cli struct {
 	Status  statusCmd  `cmd:"" help:"Ask the running server how it is."`
 	Fmt     fmtCmd     `cmd:"" help:"Write configuration and policies in their canonical form."`
 	User    userCmd    `cmd:"" help:"Add, change, list and remove users."`
-	Mailbox mailboxCmd `cmd:"" help:"Look at mail stores, and make their indexes anew."`
+	Mailbox mailboxCmd `cmd:"" help:"Look at mail stores, mend them, import and export."`
+	Migrate migrateCmd `cmd:"" help:"Take over what other servers have left."`
 	Queue   queueCmd   `cmd:"" help:"Show and steer the mail that waits."`
 	Policy  policyCmd  `cmd:"" help:"Test, explain and log what may pass."`
 	Plugin  pluginCmd  `cmd:"" help:"Look at policy plugins."`

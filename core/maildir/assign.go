@@ -128,7 +128,7 @@ func (b *box) reset() {
 	b.validity, b.next, b.dead = 0, 0, nil
 	b.mu.Unlock()
 	b.restFacts()
-	b.cur, b.fresh, b.listStamp = dirState{}, dirState{}, stamp{}
+	b.cur, b.fresh, b.listStamp, b.obsolete = dirState{}, dirState{}, stamp{}, true
 	b.p.log.Warn("UIDVALIDITY was changed by another program", "folder", b.dir)
 }
 

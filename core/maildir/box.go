@@ -57,6 +57,7 @@ type box struct {
 	dead       map[string]struct{} // base names in dovecot-uidlist that have no file; nil: unknown
 	saved      uint64              // modseq that wafer.index has
 	changes    int                 // messages changed since then
+	obsolete   bool                // wafer.index is of another UIDVALIDITY
 
 	mu       sync.RWMutex
 	loaded   bool

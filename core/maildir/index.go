@@ -172,6 +172,9 @@ func decodeIndex(data []byte) (*index, error) {
 
 // load takes over wafer.index where that is possible. The turn is held.
 func (b *box) load() {
+	if b.obsolete {
+		return
+	}
 	f, err := os.Open(b.file(indexName))
 	if err != nil {
 		return
@@ -266,5 +269,5 @@ func (b *box) writeIndex() {
 		b.p.log.Warn("could not write an index", "folder", b.dir, "err", err)
 		return
 	}
-	b.saved, b.changes = b.modseq, 0
+	b.saved, b.changes, b.obsolete = b.modseq, 0, false
 }

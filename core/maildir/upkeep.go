@@ -75,36 +75,6 @@ func KeywordNames(dir string) (names [MaxKeywords]string, further []string, err 
 	return k, further, nil
 }
 
-// CheckIndex returns an error if the folder in dir has an index that cannot be
-// read, which hurts nothing but costs time. Nothing is changed.
-func CheckIndex(dir string) error {
-	f, err := os.Open(filepath.Join(dir, indexName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close() // only read
-	data, err := io.ReadAll(io.LimitReader(f, maxIndexFile))
-	if err != nil {
-		return err
-	}
-	_, err = decodeIndex(data)
-	return err
-}
-
-// DropIndex removes what is kept about the folder in dir to save time. Modification
-// sequences go on above those that clients may know.
-func DropIndex(dir string) error {
-	for _, name := range []string{indexName, factsName} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
 // Edit changes a file that others change too, under its dot lock: change gets what is
 // in it, nil if it is absent, and returns what is to be in it, durably; nil leaves it
 // alone. The file is at most maxUIDList octets long.
@@ -128,20 +98,79 @@ func (p *Pool) Edit(ctx context.Context, file string, change func(old []byte) ([
 	return p.replace(file, filepath.Join(filepath.Dir(file), "tmp", p.names.base(time.Now())), data)
 }
 
-// Owed reads from the state directory of a server the paths of messages in tmp/
-// directories that were or are being delivered: they must not be removed.
-func Owed(state string) (files map[string]bool, err error) {
+// ParseSubscriptions returns the names in a file subscriptions, in UTF-8 and in their
+// order. Names that no folder can have are left out.
+func ParseSubscriptions(data string) (names []string) {
+	lines, _ := parseSubscriptions(data)
+	for _, line := range lines {
+		name, ok := decodeName(line)
+		if !ok {
+			name = line
+		}
+		if clean, err := cleanName(name); err == nil {
+			names = append(names, clean)
+		}
+	}
+	return names
+}
+
+// Unpacked reads the message in f, which may be compressed. Errors of what is compressed
+// wrap ErrUnreadable. f must stay open.
+func Unpacked(f *os.File) (io.ReadCloser, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var magic [magicBytes]byte
+	n, err := f.ReadAt(magic[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	all := io.NewSectionReader(f, 0, fi.Size())
+	c := compressionOf(magic[:n])
+	if c == plain {
+		return io.NopCloser(all), nil
+	}
+	r, err := c.unpacker(all)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return &unpacking{r: r, left: maxUnpacked}, nil
+}
+
+// unpacking is a bounded reader of what is compressed.
+type unpacking struct {
+	r    io.ReadCloser
+	left int64
+}
+
+func (u *unpacking) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	if u.left -= int64(n); u.left < 0 {
+		return 0, fmt.Errorf("%w: it is longer than %d octets", ErrUnreadable, maxUnpacked)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return n, err
+}
+
+func (u *unpacking) Close() error { return u.r.Close() }
+
+// String is the name of a file with the given base name and flags.
+func (n FileName) String() string { return makeName(n.Base, n.Flags, "", "") }
+
+// Promised reads the commit log that a Deliverer keeps in the directory state, and
+// reports of a path in some tmp/ whether it is a message that was acknowledged and
+// may wait for its mailbox. Nothing is changed.
+func Promised(state string) (func(file string) bool, error) {
 	commits, _, _, err := readCommits(state)
 	if err != nil {
 		return nil, err
 	}
-	files = map[string]bool{}
+	owed := make(map[string]bool, len(commits))
 	for _, c := range commits {
-		abs, err := filepath.Abs(c.file)
-		if err != nil {
-			return nil, err
-		}
-		files[abs] = true
+		owed[filepath.Clean(c.file)] = true
 	}
-	return files, nil
+	return func(file string) bool { return owed[file] }, nil
 }
