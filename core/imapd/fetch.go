@@ -49,12 +49,16 @@ func (s *session) cmdFetch(p *parser, byUID bool) (done, error) {
 		defer s.view.noted()
 	}
 	look := ahead{v: s.view, headers: q.asksHeaders(), structure: q.wants(fetchBody) || q.wants(fetchBodyStructure), rev2: s.rev2}
+	if look.headers || look.structure {
+		look.uids = s.view.uids(seqs)
+		defer look.end()
+	}
+	reached := 0
 	for _, sp := range seqs {
 		for n := sp.lo; n <= sp.hi; n++ {
 			i := int(n - 1)
-			if (n-sp.lo)%aheadBatch == 0 && sp.hi > n {
-				look.note(s.view.uids(ranges{{n, min(sp.hi, n+aheadBatch-1)}}))
-			}
+			look.reach(reached)
+			reached++
 			if run.seen && run.marked <= i {
 				if err := run.markSeen(i, int(min(sp.hi, n+seenBatch-1))); err != nil {
 					return done{}, err

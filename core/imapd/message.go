@@ -50,6 +50,19 @@ func (m *message) close() {
 
 // readHeader reads the header of the message.
 func (m *message) readHeader() error {
+	if m.content == nil && m.header == nil {
+		h, ok, err := m.v.folder.Header(nil, m.uid)
+		if err != nil {
+			return err
+		}
+		if ok {
+			m.header, m.headerEnd = h, int64(len(h))
+			return nil
+		}
+	}
+	if m.header != nil && m.content == nil {
+		return nil
+	}
 	if err := m.open(); err != nil {
 		return err
 	}

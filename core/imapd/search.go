@@ -237,10 +237,14 @@ func (t *searchTarget) eval(k *searchKey) (bool, error) {
 		header, err := t.header(k.name)
 		return err == nil && hasField(header, k), err
 	}
-	if err := t.message().readHeader(); err != nil {
+	msg := t.message()
+	if err := msg.open(); err != nil { // the text needs the file in any case
 		return false, err
 	}
-	return t.msg.contains(k.text, k.op == searchText)
+	if err := msg.readHeader(); err != nil {
+		return false, err
+	}
+	return msg.contains(k.text, k.op == searchText)
 }
 
 // compareDay compares dates without time and zone: 0 before, 1 on, 2 since.

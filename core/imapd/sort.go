@@ -132,6 +132,11 @@ func (s *session) sorted(found []int32, keys []sortKey) ([]int32, error) {
 		opens = opens || k.by >= sortDate
 	}
 	defer s.view.noted()
+	look := &ahead{}
+	if opens {
+		look = s.lookAhead(found)
+		defer look.end()
+	}
 	all := make([]sortValues, len(found))
 	progress := s.newProgress(len(found))
 	for n, i := range found {
@@ -139,7 +144,7 @@ func (s *session) sorted(found []int32, keys []sortKey) ([]int32, error) {
 			return nil, err
 		}
 		if opens {
-			s.lookAhead(found, n)
+			look.reach(n)
 		}
 		m := &s.view.msgs[i]
 		v := &all[n]
@@ -173,16 +178,13 @@ func (s *session) sorted(found []int32, keys []sortKey) ([]int32, error) {
 	return found, nil
 }
 
-// lookAhead notes what is needed of the next messages of a list, batch by batch.
-func (s *session) lookAhead(found []int32, n int) {
-	if n%aheadBatch != 0 {
-		return
+// lookAhead is for headers of the messages with the indexes in found.
+func (s *session) lookAhead(found []int32) *ahead {
+	a := &ahead{v: s.view, headers: true, uids: make([]uint32, len(found))}
+	for n, i := range found {
+		a.uids[n] = s.view.msgs[i].UID
 	}
-	var uids []uint32
-	for _, i := range found[n:min(len(found), n+aheadBatch)] {
-		uids = append(uids, s.view.msgs[i].UID)
-	}
-	(&ahead{v: s.view, headers: true}).note(uids)
+	return a
 }
 
 // listed hands over the fields of a message's header that lists are made of, nothing

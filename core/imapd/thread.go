@@ -89,12 +89,14 @@ type threads struct {
 func (s *session) gather(found []int32, references bool) (*threads, error) {
 	t := &threads{nodes: make([]threadNode, len(found)), byID: map[string]int32{}}
 	defer s.view.noted()
+	look := s.lookAhead(found)
+	defer look.end()
 	progress := s.newProgress(len(found))
 	for n, i := range found {
 		if err := progress.step(n); err != nil {
 			return nil, err
 		}
-		s.lookAhead(found, n)
+		look.reach(n)
 		m := &s.view.msgs[i]
 		node := &t.nodes[n]
 		*node = threadNode{msg: i, parent: none, date: m.Date.Unix()}

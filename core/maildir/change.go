@@ -220,7 +220,24 @@ func (b *box) forgetMessages(lost map[uint32]bool) {
 
 // Open opens a message for reading. It returns ErrExpunged if there is none
 // with this UID, or no longer.
-func (f *Folder) Open(uid uint32) (*Content, error) {
+func (f *Folder) Open(uid uint32) (c *Content, err error) {
+	err = f.find(uid, func(name string, size int64) (int64, error) {
+		c, err = f.b.p.opener.open(name, size)
+		if err != nil {
+			return 0, err
+		}
+		return c.Size(), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// find hands over the path of a message's file, and the size that it should have, to
+// read, which returns the size that it has. A file that was renamed meanwhile is
+// looked for.
+func (f *Folder) find(uid uint32, read func(name string, size int64) (int64, error)) error {
 	b := f.b
 	for try := 0; ; try++ {
 		b.mu.RLock()
@@ -232,23 +249,23 @@ func (f *Folder) Open(uid uint32) (*Content, error) {
 		}
 		b.mu.RUnlock()
 		if !ok {
-			return nil, ErrExpunged
+			return ErrExpunged
 		}
-		c, err := b.p.opener.open(b.file(rel), m.Size)
+		size, err := read(b.file(rel), m.Size)
 		if err == nil {
-			if c.Size() != m.Size {
-				b.resize(uid, c.Size())
+			if size != m.Size {
+				b.resize(uid, size)
 			}
-			return c, nil
+			return nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("open message %d in %s: %w", uid, f.name, err)
+			return fmt.Errorf("open message %d in %s: %w", uid, f.name, err)
 		}
 		if try == 5 {
-			return nil, fmt.Errorf("open message %d: %s keeps being renamed", uid, path.Base(rel))
+			return fmt.Errorf("open message %d: %s keeps being renamed", uid, path.Base(rel))
 		}
 		if err := b.relook(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

@@ -30,13 +30,22 @@ func TestEncodeName(t *testing.T) {
 }
 
 func TestCompareArrival(t *testing.T) {
-	order := []string{"99.M5P1.h", "100.M9P1.h", "100.M10P1.h", "100.M10P2.h", "100.a.h", "100.b.h", "1234567890123456789012.x"}
+	order := []string{"99.M5P1.h", "100.M9P1.h", "100.M10P1.h", "100.M10P2.h", "100.M12345678901234567890.h", "100.a.h", "100.b.h", "1234567890123456789012.x"}
 	for i := range order {
 		for j := range order {
 			if got := compareArrival(order[i], order[j]); (got < 0) != (i < j) || (got == 0) != (i == j) {
 				t.Errorf("compare %q and %q: %d", order[i], order[j], got)
 			}
+			sameOrder(t, order[i], order[j])
 		}
+	}
+}
+
+// sameOrder checks that what was parsed once compares as the names do.
+func sameOrder(t *testing.T, a, b string) {
+	t.Helper()
+	if got, want := arrivedAt(found{base: a}).compare(arrivedAt(found{base: b})), compareArrival(a, b); (got < 0) != (want < 0) || (got == 0) != (want == 0) {
+		t.Errorf("%q and %q compare as %d, want %d", a, b, got, want)
 	}
 }
 
@@ -131,6 +140,8 @@ func FuzzFileName(f *testing.F) {
 		if b2 != base || f2 != flags || len(e2) != len(extra) || t2 != tail {
 			t.Fatalf("%q is %x %q %q, then %x %q %q", name, flags, extra, tail, f2, e2, t2)
 		}
+		sameOrder(t, name, base)
+		sameOrder(t, base, "100.M5P1.h")
 		if compareArrival(name, base) != -compareArrival(base, name) && name != base {
 			if (compareArrival(name, base) < 0) == (compareArrival(base, name) < 0) {
 				t.Fatalf("order of %q and %q", name, base)

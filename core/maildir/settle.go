@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -184,14 +183,25 @@ func (s *scan) attributes(ctx context.Context) (news []newcomer, err error) {
 	for _, f := range s.files {
 		files = append(files, f)
 	}
+	sortArrivals(files)
+	look, err := openGlances(s.b.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer look.close()
 	workers := max(1, min(len(files)/256, 2*runtime.GOMAXPROCS(0), 16))
 	all := make([][]newcomer, workers)
 	var again atomic.Bool
 	var group sync.WaitGroup
 	for w := range workers {
 		group.Go(func() {
-			for i := w; i < len(files) && ctx.Err() == nil; i += workers {
-				switch n, err := s.newcomer(files[i]); {
+			part := files[w*len(files)/workers : (w+1)*len(files)/workers]
+			all[w] = make([]newcomer, 0, len(part))
+			for i := range part {
+				if ctx.Err() != nil {
+					return
+				}
+				switch n, err := s.newcomer(look, part[i]); {
 				case err != nil:
 					again.Store(true) // renamed meanwhile, perhaps
 				case n.m.Key != "":
@@ -204,23 +214,22 @@ func (s *scan) attributes(ctx context.Context) (news []newcomer, err error) {
 	if again.Load() {
 		s.b.cur.looked = time.Time{} // look again next time
 	}
+	if workers == 1 {
+		return all[0], ctx.Err()
+	}
 	return slices.Concat(all...), ctx.Err()
 }
 
 // newcomer finds out about one file. What is no file has no Key.
-func (s *scan) newcomer(f found) (n newcomer, err error) {
-	name := s.b.file(f.path)
-	fi, err := os.Lstat(name)
-	if err == nil && fi.Mode()&os.ModeSymlink != 0 {
-		fi, err = os.Stat(name)
-	}
-	if err != nil || !fi.Mode().IsRegular() {
+func (s *scan) newcomer(look glances, f found) (n newcomer, err error) {
+	size, date, regular, err := look.at(f.path)
+	if err != nil || !regular {
 		return newcomer{}, err
 	}
 	n.found = f
 	_, info := splitName(f.path)
 	n.m.Flags, _, _ = parseInfo(info)
-	n.m.Date, n.m.Key = fi.ModTime(), f.base
+	n.m.Date, n.m.Key = date, f.base
 	sz, w := sizesOf(f.base)
 	if i, ok := s.byKey[f.base]; ok {
 		r := &s.list.recs[i]
@@ -228,11 +237,11 @@ func (s *scan) newcomer(f found) (n newcomer, err error) {
 		if o := number(r.field('O')); o > 0 && o <= 1<<32-1 {
 			n.m.Order = uint32(o)
 		}
-		if w < 0 || sz != fi.Size() {
+		if w < 0 || sz != size {
 			sz, w = number(r.field('S')), number(r.field('W'))
 		}
 	}
-	if n.m.Size = unknownSize; sz == fi.Size() && w >= sz {
+	if n.m.Size = unknownSize; sz == size && w >= sz {
 		n.m.Size = w
 	}
 	return n, nil
@@ -304,7 +313,7 @@ func (s *scan) assign(ctx context.Context, news []newcomer) error {
 			rewrite = rewrite || n.dead
 		}
 	}
-	sort.Slice(pending, func(i, j int) bool { return compareArrival(pending[i].base, pending[j].base) < 0 })
+	// They are in the order of their arrival already: attributes has seen to that.
 	recs := make([]uidRec, len(pending))
 	for i, n := range pending {
 		recs[i] = uidRec{name: n.base}
