@@ -39,7 +39,7 @@ var readSteps = []struct{ name, command string }{ // never changed
 }
 
 // dovecotConf is an instance of its own for one mailbox.
-const dovecotConf = `protocols = imap
+const dovecotConf = `protocols = imap pop3
 listen = 127.0.0.1
 base_dir = %[1]s/run
 state_dir = %[1]s/state
@@ -62,6 +62,14 @@ service imap-login {
     port = %[3]s
   }
   inet_listener imaps {
+    port = 0
+  }
+}
+service pop3-login {
+  inet_listener pop3 {
+    port = %[4]s
+  }
+  inet_listener pop3s {
     port = 0
   }
 }
@@ -137,6 +145,9 @@ func readWafer(ctx context.Context, s *settings, work string, round int, r *repo
 			return errors.Join(err, w.stop())
 		}
 		err = readSession(conn, "wafer", temperature, "u0@"+domain, r)
+		if err == nil && temperature == "warm" {
+			err = readMore(peer{"wafer", w.doors["imap"], w.doors["pop3"], "u0@" + domain}, r)
+		}
 		if err = errors.Join(err, conn.Close(), w.stop()); err != nil {
 			return err
 		}
@@ -161,8 +172,16 @@ func readDovecot(ctx context.Context, work, binary string, round, n int, r *repo
 	if err != nil {
 		return err
 	}
+	post, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	_, postPort, err := net.SplitHostPort(post)
+	if err != nil {
+		return err
+	}
 	conf := filepath.Join(dir, "dovecot.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, dovecotConf, dir, mailOwner, port), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, dovecotConf, dir, mailOwner, port, postPort), 0o644); err != nil {
 		return err
 	}
 	if err := errors.Join(os.Chown(dir, mailOwner, mailOwner), fillOne(filepath.Join(dir, "box"), n, mailOwner)); err != nil {
@@ -184,6 +203,9 @@ func readDovecot(ctx context.Context, work, binary string, round, n int, r *repo
 			return err
 		}
 		err = readSession(conn, "dovecot", temperature, "u0", r)
+		if err == nil && temperature == "warm" {
+			err = readMore(peer{"dovecot", address, post, "u0"}, r)
+		}
 		if err = errors.Join(err, conn.Close()); err != nil {
 			return err
 		}

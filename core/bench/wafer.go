@@ -87,6 +87,11 @@ listener "imaps" {
   profile = "imaps"
   address = "127.0.0.1:0"
 }
+listener "pop3" {
+  profile = "pop3"
+  address = "127.0.0.1:0"
+  allow_plaintext_auth_on_loopback = true
+}
 `
 
 // startWafer starts the binary in dir, with the policies or without, and with more
