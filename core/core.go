@@ -13,7 +13,8 @@
 //
 // # BUGS
 //
-// A configuration is read once: changes need a restart.
+// What lies on disk is opened once: state, sync, run_as, resolvers, metrics, log and
+// how the queue works (Reload names the key) need a restart.
 package core
 
 import (
@@ -26,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -52,6 +54,10 @@ type Options struct {
 	Logger   *slog.Logger // nil: no log
 	Version  string       // for status
 	Resolver dns.Resolver // nil: the resolver of this machine, behind a cache
+
+	// Test runs the tests of a configuration's policies; an error keeps it from
+	// being used by a reload. nil: there are none.
+	Test func(context.Context, *config.Config) error
 }
 
 // Server is a running mail server.
@@ -74,10 +80,19 @@ type Server struct {
 	srs      *srs.Rewriter // nil: senders of forwarded mail stay as they are
 	limits   wishes        // of policies
 	registry *smtpd.Registry
-	doors    []*door
 	admin    *admin.Server
+	history  *history
+
+	reloading sync.Mutex     // held while a generation is made and put in place
+	serving   bool           // between the opening of the doors and the stop
+	failed    chan error     // a door that cannot accept any more
+	stopping  chan struct{}  // closed when the server stops
+	retiring  sync.WaitGroup // of goroutines that wait for the sessions of earlier generations
+	reloads   reloads
+	test      func(context.Context, *config.Config) error // nil: policies have no tests
 
 	metricsAt net.Listener // nil: none
+	set       policy.SetOptions // of every generation
 	counters  *policy.Counters
 	state     *state.Store   // nil: no check remembers anything
 	decisions *decisions.Log // nil: they are not recorded
@@ -110,7 +125,10 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s = &Server{config: c, version: o.Version, log: o.Logger, dns: o.Resolver, started: time.Now()}
+	s = &Server{
+		config: c, version: o.Version, log: o.Logger, dns: o.Resolver, started: time.Now(), test: o.Test,
+		failed: make(chan error, 1), stopping: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -121,9 +139,11 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if err != nil {
 		return s, err
 	}
-	if err := errors.Join(s.bind(), s.listenMetrics()); err != nil {
+	sockets, err := s.bind()
+	if err != nil {
 		return s, err
 	}
+	defer sockets.close()
 	certs, err := readCertificates(c)
 	if err != nil {
 		return s, err
@@ -140,13 +160,39 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if err := s.openState(ctx); err != nil {
 		return s, err
 	}
-	if err := s.first(ctx, certs); err != nil {
+	g, err := s.first(ctx, certs)
+	if err != nil {
 		return s, err
 	}
 	if err := s.openQueue(ctx); err != nil {
 		return s, err
 	}
-	return s, s.engines()
+	if _, err = s.plan(g, sockets); err != nil {
+		return s, err
+	}
+	return s, s.history.keep(g)
+}
+
+// bind opens every socket that the configuration names, while the rights to do so are
+// there.
+func (s *Server) bind() (*listeners, error) {
+	from, err := inherit()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range s.config.Listeners {
+		for _, address := range l.Addresses {
+			if err := from.bind(l.Name, address); err != nil {
+				from.close()
+				return nil, err
+			}
+		}
+	}
+	if err := s.listenMetrics(); err != nil {
+		from.close()
+		return nil, err
+	}
+	return from, nil
 }
 
 // account is who the server will be, and whether that means giving up rights.
@@ -260,42 +306,57 @@ func (s *Server) lock(name string) error {
 }
 
 // first builds the first generation.
-func (s *Server) first(ctx context.Context, certs *certificates) error {
-	set := policy.SetOptions{Generation: 1, Counters: policy.NewCounters(policy.CounterOptions{}), Logger: s.log}
+func (s *Server) first(ctx context.Context, certs *certificates) (*generation, error) {
+	s.set = policy.SetOptions{Counters: policy.NewCounters(policy.CounterOptions{}), Logger: s.log}
 	if s.dns != nil {
-		set.Resolver = resolver{s.dns}
+		s.set.Resolver = resolver{s.dns}
 	}
-	if needsState(s.config) {
-		st, err := state.Open(filepath.Join(s.config.State, "policy.db"), state.Options{Logger: s.log})
-		if err != nil {
-			return err
-		}
-		s.opened(st.Close)
-		set.State, s.state = st, st
+	if err := s.remember(s.config); err != nil {
+		return nil, err
 	}
 	if l := s.config.Log; l.Decisions {
 		log, err := decisions.Open(DecisionsDir(s.config), decisions.Options{
 			Mask: decisions.Mask(l.DecisionsMask), Keep: l.DecisionsKeep, Total: l.DecisionsSize, File: l.DecisionsSize / 16, Logger: s.log,
 		})
 		if err != nil {
-			return fmt.Errorf("open the decision log: %w", err)
+			return nil, fmt.Errorf("open the decision log: %w", err)
 		}
 		s.opened(log.Close)
-		set.Log, s.decisions = log, log
+		s.set.Log, s.decisions = log, log
 	}
-	s.counters = set.Counters
-	g, err := build(ctx, s.config, world{host: s.host, set: set, certs: certs, log: s.log})
+	s.counters = s.set.Counters
+	var err error
+	if s.history, err = openHistory(filepath.Join(s.config.State, "generations")); err != nil {
+		return nil, err
+	}
+	set := s.set
+	set.Generation = s.history.next
+	g, err := build(ctx, s.config, world{host: s.host, set: set, certs: certs, log: s.log, files: s.config.Files})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	g.number = 1
+	g.number, g.origin = set.Generation, "start"
 	s.current.Store(g)
-	s.opened(g.close)
+	s.opened(func() error { return s.current.Load().close() })
 	secret, err := ownSecret(filepath.Join(s.config.State, "auth.secret"))
 	if err != nil {
+		return nil, err
+	}
+	s.auth = auth.NewService(auth.Config{Users: currentUsers{s}, Secret: secret, Logger: s.log})
+	return g, nil
+}
+
+// remember opens the database if any check of c remembers things.
+func (s *Server) remember(c *config.Config) error {
+	if s.state != nil || !needsState(c) {
+		return nil
+	}
+	st, err := state.Open(filepath.Join(s.config.State, "policy.db"), state.Options{Logger: s.log})
+	if err != nil {
 		return err
 	}
-	s.auth = auth.NewService(auth.Config{Users: g.users, Secret: secret, Logger: s.log})
+	s.opened(st.Close)
+	s.set.State, s.state = st, st
 	return nil
 }
 
@@ -348,18 +409,21 @@ func answer(a dns.Answer) policy.Answer {
 }
 
 // tls is the configuration of a listener, or nil if it has none.
-func (s *Server) tls(l config.Listener) *tls.Config {
-	g := s.current.Load()
-	if g.certs == nil || l.TLS == "none" {
+func (s *Server) tls(c *config.Config, l config.Listener) *tls.Config {
+	if c.TLS == nil || l.TLS == "none" {
 		return nil
 	}
 	version := uint16(tls.VersionTLS12)
-	if s.config.TLS.MinVersion == "1.3" {
+	if c.TLS.MinVersion == "1.3" {
 		version = tls.VersionTLS13
 	}
-	c := g.certs.config(version)
-	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.current.Load().certs.pick(h) }
-	return c
+	return &tls.Config{MinVersion: version, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		certs := s.current.Load().certs
+		if certs == nil { // of a session that is older than the generation
+			return nil, errors.New("there is no certificate any more")
+		}
+		return certs.pick(h)
+	}}
 }
 
 // mailbox opens the mail of a user who has logged in.
@@ -380,9 +444,9 @@ func (s *Server) mailbox(_ context.Context, user string) (*maildir.Store, error)
 }
 
 // trusted reports whether a client may relay without logging in.
-func (s *Server) trusted(c mail.Client) bool {
+func (g *generation) trusted(c mail.Client) bool {
 	addr := c.Addr.Addr().Unmap()
-	for _, n := range s.config.Trusted {
+	for _, n := range g.config.Trusted {
 		if n.Contains(addr) {
 			return true
 		}

@@ -3,9 +3,7 @@ package core
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -20,45 +18,18 @@ import (
 	"github.com/wafermail/wafer/core/smtpd"
 )
 
-// bind opens every socket that the configuration names.
-func (s *Server) bind() error {
-	from, err := inherit()
-	if err != nil {
-		return err
-	}
-	defer from.close()
-	for _, l := range s.config.Listeners {
-		for _, address := range l.Addresses {
-			ln, err := from.open(l.Name, address)
-			if err != nil {
-				return err
-			}
-			s.doors = append(s.doors, &door{name: l.Name, profile: l.Profile, ln: ln, block: l})
-		}
-	}
-	return nil
-}
-
-// engines puts a protocol engine behind every door.
-func (s *Server) engines() error {
-	for _, d := range s.doors {
-		if err := s.engine(d); err != nil {
-			return fmt.Errorf("%s: listener %q: %w", d.block.Where, d.name, err)
-		}
-	}
-	return nil
-}
-
-func (s *Server) engine(d *door) error {
-	c, log := s.config, s.log.With("listener", d.name)
+// engine puts a protocol engine behind a door. What it is told here of c is in doorKey.
+func (s *Server) engine(d *door, c *config.Config) error {
+	log := s.log.With("listener", d.name)
 	policies := func() (*policy.Set, func()) {
-		g := s.current.Load()
-		return g.policy, g.pin()
+		g, release := s.pin()
+		return g.policy, release
 	}
+	secure := s.tls(c, d.block)
 	switch d.profile {
 	case "imap", "imaps":
 		e, err := imapd.New(imapd.Config{
-			Hostname: c.Hostname, TLS: s.tls(d.block), Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
+			Hostname: c.Hostname, TLS: secure, Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
 			ProxyFrom: c.Proxy, Trusted: c.Trusted, Without: d.block.Without,
 			Limits: imapd.Limits{Connections: c.Limits.Connections, PerUser: c.Limits.PerUser, Message: c.Limits.MessageSize},
 			Auth:   s.auth, Policies: policies, Mailbox: s.mailbox, Logger: log,
@@ -73,7 +44,7 @@ func (s *Server) engine(d *door) error {
 		}
 	case "pop3", "pop3s":
 		e, err := pop3d.New(pop3d.Config{
-			Hostname: c.Hostname, TLS: s.tls(d.block), Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
+			Hostname: c.Hostname, TLS: secure, Implicit: config.Implicit(d.profile), AuthLoopback: d.block.Loopback,
 			ProxyFrom: c.Proxy, Trusted: c.Trusted,
 			Limits: pop3d.Limits{Connections: c.Limits.Connections},
 			Auth:   s.auth, Policies: policies, Mailbox: s.mailbox, Logger: log,
@@ -102,7 +73,7 @@ func (s *Server) engine(d *door) error {
 		}
 	default:
 		e, err := smtpd.New(smtpd.Config{
-			Profile: smtpd.Profile(d.profile), Hostname: c.Hostname, TLS: s.tls(d.block),
+			Profile: smtpd.Profile(d.profile), Hostname: c.Hostname, TLS: secure,
 			Trusted: c.Trusted, ProxyFrom: c.Proxy, XClientFrom: c.XClient, AuthLoopback: d.block.Loopback, Without: d.block.Without,
 			OwnSender: smtpd.Ownership(c.Sending.Submission.OwnSender), HideClient: c.Sending.Submission.HideClient,
 			Limits: smtpd.Limits{
@@ -113,10 +84,10 @@ func (s *Server) engine(d *door) error {
 			},
 			Registry: s.registry, Names: s.names, Logger: log,
 			Begin: func() smtpd.Rules {
-				g := s.current.Load()
+				g, release := s.pin()
 				return smtpd.Rules{
-					Policy: g.policy, Auth: s.auth, Directory: g.domains, Release: g.pin(),
-					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: s.trusted, quota: s.quotaFor, limit: c.Limits.MessageSize, log: log},
+					Policy: g.policy, Auth: s.auth, Directory: g.domains, Release: release,
+					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: g.trusted, quota: s.quotaFor, limit: g.config.Limits.MessageSize, log: log},
 				}
 			},
 		})
@@ -153,24 +124,18 @@ func (s *Server) names(ctx context.Context, addr netip.Addr) (verified, reverse 
 func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
 	shown, err := s.metricsHandler()
 	if err == nil {
-		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Queue: s.queue, Submit: s.submit, Metrics: shown, Logger: s.log})
+		s.admin, err = admin.Listen(admin.Config{State: s.config.State, Status: s.Status, Memory: s, Queue: s.queue, Submit: s.submit, Generations: s, Metrics: shown, Logger: s.log})
 	}
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
 	stopMetrics := s.serveMetrics(shown)
-	failed := make(chan error, len(s.doors))
-	var serving sync.WaitGroup
-	for _, d := range s.doors {
-		serving.Add(1)
-		go func() {
-			defer serving.Done()
-			if err := d.engine.Serve(d.ln); err != nil {
-				failed <- fmt.Errorf("listener %q: %w", d.name, err)
-			}
-		}()
-		s.log.Info("listening", "listener", d.name, "profile", d.profile, "address", d.ln.Addr().String())
+	s.reloading.Lock()
+	for _, d := range s.doors() {
+		s.open(d)
 	}
+	s.serving = true
+	s.reloading.Unlock()
 	notify := func(state string) {
 		if _, err := daemon.SdNotify(false, state); err != nil {
 			s.log.Warn("systemd was not told", "state", state, "err", err)
@@ -183,37 +148,23 @@ func (s *Server) Run(ctx context.Context, ready func(*Server)) error {
 	select {
 	case <-ctx.Done():
 		s.log.Info("stopping", "cause", context.Cause(ctx).Error())
-	case err = <-failed:
+	case err = <-s.failed:
 		s.log.Error("stopping", "err", err)
 	}
 	notify(daemon.SdNotifyStopping)
-	err = errors.Join(err, s.drain(&serving))
+	s.reloading.Lock() // one that is under way ends; another is refused
+	s.serving = false
+	close(s.stopping)
+	s.reloading.Unlock()
+	err = errors.Join(err, s.drain())
 	stopMetrics()
 	return errors.Join(err, s.close())
-}
-
-// drain ends every door at once and waits for all of them.
-func (s *Server) drain(serving *sync.WaitGroup) error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.config.Limits.ShutdownPatience)
-	defer cancel()
-	errs := make(chan error, len(s.doors))
-	for _, d := range s.doors {
-		go func() { errs <- d.engine.Shutdown(ctx) }()
-	}
-	var err error
-	for range s.doors {
-		if e := <-errs; e != nil && !errors.Is(e, context.DeadlineExceeded) {
-			err = errors.Join(err, e)
-		}
-	}
-	serving.Wait()
-	return errors.Join(err, s.admin.Close(ctx))
 }
 
 // close closes what was opened, the last first.
 func (s *Server) close() error {
 	var errs []error
-	for _, d := range s.doors {
+	for _, d := range s.doors() {
 		d.ln.Close() // usually closed by its engine
 	}
 	if s.metricsAt != nil {

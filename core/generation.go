@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,20 +35,65 @@ type generation struct {
 	domains *domains
 	policy  *policy.Set
 
-	sessions sync.WaitGroup // that keep it
+	doors   []*door      // that serve while it is current
+	files   config.Files // what it was made of: configuration and modules
+	origin  string       // "start", "reload", "rollback to 3"
+
+	mu      sync.Mutex
+	held    int
+	retired bool
+	free    chan struct{} // closed when it is retired and nobody holds it
 }
 
-// pin takes the generation for a session, until release.
-func (g *generation) pin() (release func()) {
-	g.sessions.Add(1)
-	return sync.OnceFunc(g.sessions.Done)
+// hold takes the generation for a session, until release. ok is false once it is
+// retired and free.
+func (g *generation) hold() (release func(), ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.retired && g.held == 0 {
+		return nil, false
+	}
+	g.held++
+	return sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.held--; g.retired && g.held == 0 {
+			close(g.free)
+		}
+	}), true
+}
+
+// retire says that no new session will hold the generation.
+func (g *generation) retire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.retired {
+		return
+	}
+	if g.retired = true; g.held == 0 {
+		close(g.free)
+	}
 }
 
 // close waits for the generation's sessions and closes its plugins.
 func (g *generation) close() error {
-	g.sessions.Wait()
+	g.retire()
+	<-g.free
 	return g.policy.Close()
 }
+
+// pin is the current generation, held for a session until release.
+func (s *Server) pin() (g *generation, release func()) {
+	for {
+		g = s.current.Load()
+		if release, ok := g.hold(); ok {
+			return g, release
+		}
+	}
+}
+
+// conf is the current configuration.
+func (s *Server) conf() *config.Config { return s.current.Load().config }
 
 // world is what generations share and what outlives them.
 type world struct {
@@ -55,12 +101,16 @@ type world struct {
 	set   policy.SetOptions
 	certs *certificates // read while the rights to do so are there
 	log   *slog.Logger
+	files config.Files // modules that are not to be read anew; nil: none
 }
 
 // build makes a generation of a configuration without starting anything. Every
 // fault is in the error, not only the first.
 func build(ctx context.Context, c *config.Config, w world) (*generation, error) {
-	g := &generation{loaded: time.Now(), config: c, certs: w.certs}
+	g := &generation{loaded: time.Now(), config: c, certs: w.certs, free: make(chan struct{}), files: maps.Clone(c.Files)}
+	if g.files == nil {
+		g.files = config.Files{}
+	}
 	var faults []error
 	fault := func(err error) {
 		if err != nil {
@@ -75,7 +125,7 @@ func build(ctx context.Context, c *config.Config, w world) (*generation, error) 
 	if err != nil {
 		fault(err)
 	}
-	policies, err := loadPolicies(ctx, c, w.host, known, w.log)
+	policies, err := loadPolicies(ctx, c, w, g.files, known)
 	if err != nil {
 		fault(err)
 	}
@@ -179,13 +229,13 @@ func openLists(specs []config.List, log *slog.Logger) (map[string]policy.List, e
 }
 
 // loadPolicies loads the plugin of every check.
-func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known map[string]policy.List, log *slog.Logger) ([]*policy.Policy, error) {
+func loadPolicies(ctx context.Context, c *config.Config, w world, files config.Files, known map[string]policy.List) ([]*policy.Policy, error) {
 	var all []*policy.Policy
 	var faults []error
 	for _, cp := range c.Policy {
 		p := &policy.Policy{Name: cp.Name, On: cp.On, ReplyAt: cp.ReplyAt, Exempt: cp.Exempt, SoftBounce: cp.SoftBounce}
 		for _, cc := range cp.Checks {
-			plugin, err := loadPlugin(ctx, cp.Name, cc, host, log)
+			plugin, err := loadPlugin(ctx, cp.Name, cc, w, files)
 			if err != nil {
 				faults = append(faults, err)
 				continue
@@ -204,23 +254,26 @@ func loadPolicies(ctx context.Context, c *config.Config, host *wasm.Host, known 
 	return all, errors.Join(faults...)
 }
 
-func loadPlugin(ctx context.Context, owner string, c config.Check, host *wasm.Host, log *slog.Logger) (policy.Plugin, error) {
+func loadPlugin(ctx context.Context, owner string, c config.Check, w world, files config.Files) (policy.Plugin, error) {
 	if c.Delegate != "" {
 		timeout := c.Timeout
 		if timeout == 0 {
 			timeout = 10 * time.Second
 		}
-		p, err := delegate.New(delegate.Options{Address: c.Delegate, Timeout: timeout, Logger: log})
+		p, err := delegate.New(delegate.Options{Address: c.Delegate, Timeout: timeout, Logger: w.log})
 		if err != nil {
 			return nil, fmt.Errorf("%s: check %q: %w", c.Where, owner+"/"+c.Name, err)
 		}
 		return p, nil
 	}
-	module, err := readModule(c)
+	module, err := w.module(c)
 	if err != nil {
 		return nil, fmt.Errorf("%s: check %q: %w", c.Where, c.Name, err)
 	}
-	p, err := host.Load(ctx, module, wasm.LoadOptions{Name: owner + "/" + c.Name, Config: c.With, Grants: c.Allow, Source: c.Where, Limits: wasm.Limits{Wall: c.Timeout}})
+	if c.Path {
+		files[c.Plugin] = module
+	}
+	p, err := w.host.Load(ctx, module, wasm.LoadOptions{Name: owner + "/" + c.Name, Config: c.With, Grants: c.Allow, Source: c.Where, Limits: wasm.Limits{Wall: c.Timeout}})
 	if err != nil {
 		return nil, located(err, owner, c)
 	}
@@ -258,6 +311,16 @@ func located(err error, owner string, c config.Check) error {
 		return err
 	}
 	return errors.Join(faults...)
+}
+
+// module is a check's module: that of an earlier generation, or what is there now.
+func (w world) module(c config.Check) ([]byte, error) {
+	if c.Path && w.files != nil {
+		if module, ok := w.files[c.Plugin]; ok {
+			return module, nil
+		}
+	}
+	return readModule(c)
 }
 
 // maxModule bounds a module's file, in octets.

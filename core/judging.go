@@ -18,12 +18,12 @@ const queueDoor = "queue"
 
 // judge asks the checks of the queue's door. fill completes the event.
 func (s *Server) judge(ctx context.Context, stage policy.Stage, m *queue.Message, fill func(*policy.Event)) policy.Decision {
-	g := s.current.Load()
+	g, release := s.pin()
+	defer release()
 	session := g.policy.Session(queueDoor)
 	if !session.Active(stage) {
 		return policy.Decision{}
 	}
-	defer g.pin()()
 	e := &m.Envelope
 	ev := policy.Event{
 		Stage: stage, Time: time.Now(), Session: e.Session, Door: queueDoor, Protocol: queueDoor, Hostname: s.config.Hostname,

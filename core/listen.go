@@ -1,7 +1,6 @@
 package core
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,31 +9,13 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
-
-	"github.com/wafermail/wafer/core/admin"
-	"github.com/wafermail/wafer/core/config"
 )
-
-// door is one listener with the protocol engine behind it.
-type door struct {
-	name    string // of the listener block
-	profile string
-	block   config.Listener
-	ln      net.Listener
-	engine  engine
-	stats   func() admin.Listener // without name, profile and address
-}
-
-// engine is what every protocol package's Server is.
-type engine interface {
-	Serve(net.Listener) error
-	Shutdown(context.Context) error
-}
 
 // listeners opens sockets: those that systemd passed, by the name of the
 // listener block (FileDescriptorName=), else new ones.
 type listeners struct {
-	passed map[string][]net.Listener
+	passed  map[string][]net.Listener
+	counted map[string]int // addresses of each listener block so far
 }
 
 func inherit() (*listeners, error) {
@@ -45,6 +26,24 @@ func inherit() (*listeners, error) {
 	return &listeners{passed: passed}, nil
 }
 
+// bind opens a socket before anybody asks for it, unless systemd has passed one.
+func (l *listeners) bind(name, address string) error {
+	if l.counted == nil {
+		l.counted = map[string]int{}
+	}
+	if l.counted[name]++; l.counted[name] <= len(l.passed[name]) {
+		return nil
+	}
+	ln, err := l.listen(name, address)
+	if err == nil {
+		if l.passed == nil {
+			l.passed = map[string][]net.Listener{}
+		}
+		l.passed[name] = append(l.passed[name], ln)
+	}
+	return err
+}
+
 // open returns the socket for a listener block: name and one of its addresses,
 // "HOST:PORT" or "unix:PATH".
 func (l *listeners) open(name, address string) (net.Listener, error) {
@@ -52,6 +51,10 @@ func (l *listeners) open(name, address string) (net.Listener, error) {
 		l.passed[name] = have[1:]
 		return have[0], nil
 	}
+	return l.listen(name, address)
+}
+
+func (l *listeners) listen(name, address string) (net.Listener, error) {
 	network, addr := "tcp", address
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, addr = "unix", path

@@ -18,14 +18,17 @@ func (s *Server) Status() admin.Status {
 	runtime.ReadMemStats(&m)
 	st := admin.Status{
 		Hostname: s.config.Hostname, Version: s.version, PID: os.Getpid(), Started: s.started,
-		Generation: admin.Generation{Number: g.number, Digest: s.config.Digest, Loaded: g.loaded},
+		Generation: admin.Generation{Number: g.number, Digest: g.config.Digest, Loaded: g.loaded, Origin: g.origin},
 		Owed:       s.deliver.Owed(), Memory: m.HeapInuse, Goroutines: runtime.NumGoroutine(),
 		Checks: map[string]admin.Tally{},
 	}
+	s.reloads.mu.Lock()
+	st.Reloads = admin.Reloads{Good: s.reloads.good, Bad: s.reloads.bad, Last: s.reloads.last}
+	s.reloads.mu.Unlock()
 	for name, t := range g.policy.Tallies() {
 		st.Checks[name] = admin.Tally{Asked: t.Asked, Next: t.Next, Refuse: t.Refused, Errors: t.Errors}
 	}
-	for _, d := range s.doors {
+	for _, d := range s.doors() {
 		l := d.stats()
 		l.Name, l.Profile, l.Address = d.name, d.profile, d.ln.Addr().String()
 		st.Listeners = append(st.Listeners, l)

@@ -167,7 +167,7 @@ func (s *Server) openRelay() (*relay.Client, error) {
 
 // self reports whether one of our own doors listens at an address.
 func (s *Server) self(at netip.AddrPort) bool {
-	for _, d := range s.doors {
+	for _, d := range s.doors() {
 		a, ok := d.ln.Addr().(*net.TCPAddr)
 		if !ok || a.AddrPort().Port() != at.Port() {
 			continue
@@ -200,7 +200,7 @@ func isLocal(addr netip.Addr) bool {
 
 // destination finds what is special about a domain.
 func (s *Server) destination(domain string) *config.Destination {
-	all := s.config.Sending.Destinations
+	all := s.conf().Sending.Destinations
 	i := match(domain, len(all), func(i int) string { return all[i].Domain })
 	if i < 0 {
 		return nil
@@ -233,7 +233,7 @@ func match(domain string, n int, pattern func(int) string) int {
 
 // tlsPolicy is what a destination is asked for (see relay.Config).
 func (s *Server) tlsPolicy(domain string) relay.TLSPolicy {
-	text, names := s.config.Sending.Relay.TLS, []string(nil)
+	text, names := s.conf().Sending.Relay.TLS, []string(nil)
 	fixed := false
 	if d := s.destination(domain); d != nil && d.TLS != "" {
 		text, names, fixed = d.TLS, d.Names, true
@@ -251,7 +251,7 @@ func (s *Server) route(r *queue.Recipient) mail.Route {
 	if s.current.Load().domains.byName[domain] != nil {
 		return mail.Route{Transport: local}
 	}
-	ways := s.config.Sending.Routes
+	ways := s.conf().Sending.Routes
 	i := match(domain, len(ways), func(i int) string { return ways[i].Domain })
 	if i < 0 {
 		return mail.Route{Transport: relay.SMTP, Hop: domain}
@@ -276,8 +276,8 @@ func (s *Server) route(r *queue.Recipient) mail.Route {
 
 // routeLimits are the limits of a route (see queue.Config).
 func (s *Server) routeLimits(r mail.Route) queue.Limits {
-	l := s.config.Sending.Relay.Limits
-	for _, t := range s.config.Sending.Transports {
+	l := s.conf().Sending.Relay.Limits
+	for _, t := range s.conf().Sending.Transports {
 		if t.Name == r.Transport {
 			l = t.Limits
 		}

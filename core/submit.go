@@ -15,10 +15,10 @@ import (
 // submit takes a message from a program on this machine (see admin.Submit). Who may
 // open the control socket may send: no policy is asked.
 func (s *Server) submit(ctx context.Context, sub admin.Submission, message io.Reader) (mail.ID, error) {
-	g := s.current.Load()
-	defer g.pin()()
+	g, release := s.pin()
+	defer release()
 	c := &courier{
-		domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, limit: s.config.Limits.MessageSize, log: s.log,
+		domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, limit: s.conf().Limits.MessageSize, log: s.log,
 		trusted: func(mail.Client) bool { return true }, quota: s.quotaFor,
 	}
 	now := time.Now()
@@ -41,12 +41,12 @@ func (s *Server) submit(ctx context.Context, sub admin.Submission, message io.Re
 	}
 	defer d.Abort()
 	w := &lineEnds{w: d}
-	n, err := io.Copy(w, io.LimitReader(message, s.config.Limits.MessageSize+1))
+	n, err := io.Copy(w, io.LimitReader(message, s.conf().Limits.MessageSize+1))
 	switch {
 	case err != nil:
 		return "", err
-	case n > s.config.Limits.MessageSize:
-		return "", &admin.Refused{Status: mail.Status{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("the message is larger than %d octets", s.config.Limits.MessageSize)}}
+	case n > s.conf().Limits.MessageSize:
+		return "", &admin.Refused{Status: mail.Status{Code: 552, Enhanced: "5.3.4", Text: fmt.Sprintf("the message is larger than %d octets", s.conf().Limits.MessageSize)}}
 	}
 	if err := w.end(); err != nil {
 		return "", err

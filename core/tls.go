@@ -1,8 +1,13 @@
 package core
 
 import (
+	"bytes"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/wafermail/wafer/core/config"
@@ -75,7 +80,45 @@ func (c *certificates) pick(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 	return c.main, nil
 }
 
-// config is the TLS configuration of a listener.
-func (c *certificates) config(minVersion uint16) *tls.Config {
-	return &tls.Config{MinVersion: minVersion, GetCertificate: c.pick}
+// isOf reports whether these are the certificates that c names, as far as that can be
+// told without the keys.
+func (c *certificates) isOf(now *config.Config) bool {
+	if c == nil || now.TLS == nil || len(now.TLS.Names) != len(c.byName) {
+		return false
+	}
+	same := func(cert *tls.Certificate, file string) bool {
+		b, err := os.ReadFile(file)
+		if err != nil || cert == nil {
+			return false
+		}
+		block, _ := pem.Decode(b)
+		return block != nil && len(cert.Certificate) > 0 && bytes.Equal(block.Bytes, cert.Certificate[0])
+	}
+	for _, n := range now.TLS.Names {
+		if !same(c.byName[mail.DomainKey(n.Name)], n.Cert) {
+			return false
+		}
+	}
+	return same(c.main, now.TLS.Cert)
+}
+
+// serials are the serial numbers of all certificates, for people to tell them apart.
+func (c *certificates) serials() string {
+	if c == nil {
+		return ""
+	}
+	all := []string{serial(c.main)}
+	for _, cert := range c.byName {
+		all = append(all, serial(cert))
+	}
+	slices.Sort(all[1:])
+	return strings.Join(all, ",")
+}
+
+func serial(cert *tls.Certificate) string {
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return "unknown"
+	}
+	return leaf.SerialNumber.Text(16)
 }

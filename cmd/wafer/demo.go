@@ -146,7 +146,11 @@ func (c *demoCmd) Run(std streams) error {
 	if err != nil {
 		return fmt.Errorf("prepare the demo in %s: %w", c.Dir, err)
 	}
-	return serve(std, filepath.Join(c.Dir, "config.hcl"), func(*core.Server) {
+	cfg, err := loadConfig(std, filepath.Join(c.Dir, "config.hcl"))
+	if err != nil {
+		return err
+	}
+	return serve(std, cfg, false, func(*core.Server) {
 		dir := strings.TrimSuffix(c.Dir, "/")
 		if err := demoHelp.Execute(std.out, map[string]string{"Dir": dir, "User": demoUser, "Password": password}); err != nil {
 			fmt.Fprintln(std.err, "wafer:", err)

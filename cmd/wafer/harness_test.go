@@ -255,10 +255,10 @@ func (b *buffer) String() string {
 
 // launch starts the process without waiting for it to be ready. It is killed
 // at the end of the test, if it still runs.
-func (w *world) launch() *server {
+func (w *world) launch(args ...string) *server {
 	w.t.Helper()
 	s := &server{t: w.t, w: w, log: &buffer{}, done: make(chan struct{})}
-	s.cmd = exec.Command(binary, "run", "-c", "config.hcl")
+	s.cmd = exec.Command(binary, append([]string{"run", "-c", "config.hcl"}, args...)...)
 	s.cmd.Dir = w.dir
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
@@ -282,9 +282,9 @@ func (w *world) launch() *server {
 }
 
 // start launches the server and waits until it is ready.
-func (w *world) start() *server {
+func (w *world) start(args ...string) *server {
 	w.t.Helper()
-	s := w.launch()
+	s := w.launch(args...)
 	s.await()
 	return s
 }

@@ -20,9 +20,14 @@ var version = "devel"
 
 // cli is the command line. Nouns are singular, flags few.
 type cli struct {
-	Run     runCmd     `cmd:"" help:"Serve until told otherwise."`
-	Check   checkCmd   `cmd:"" help:"Parse and build the configuration, start nothing, print its digest."`
-	Status  statusCmd  `cmd:"" help:"Ask the running server how it is."`
+	Run    runCmd    `cmd:"" help:"Serve until told otherwise."`
+	Check  checkCmd  `cmd:"" help:"Parse and build the configuration, start nothing, print its digest."`
+	Status statusCmd `cmd:"" help:"Ask the running server how it is."`
+	Reload reloadCmd `cmd:"" help:"Make the running server use what is on disk now."`
+
+	Rollback    rollbackCmd    `cmd:"" help:"Make the running server use an earlier generation again."`
+	Generations generationsCmd `cmd:"" help:"List the generations that a rollback can go to."`
+
 	Fmt     fmtCmd     `cmd:"" help:"Write configuration and policies in their canonical form."`
 	User    userCmd    `cmd:"" help:"Add, change, list and remove users."`
 	Mailbox mailboxCmd `cmd:"" help:"Look at mail stores, mend them, import and export."`

@@ -113,12 +113,3 @@ func (c *memoryResetCmd) Run(std streams) error {
 	_, err = fmt.Fprintf(std.out, "%s forgotten\n", count(n.Forgotten, "key", "keys"))
 	return err
 }
-
-// state is the running server's state directory.
-func (f configFlag) state(std streams) (string, error) {
-	cfg, err := f.load(std)
-	if err != nil {
-		return "", err
-	}
-	return cfg.State, nil
-}

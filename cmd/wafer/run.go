@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/wafermail/wafer/core"
+	"github.com/wafermail/wafer/core/admin"
 	"github.com/wafermail/wafer/core/config"
 	"github.com/wafermail/wafer/core/policytest"
 )
@@ -22,6 +24,19 @@ type configFlag struct {
 
 // load reads the configuration; its diagnostics go to standard error as they are.
 func (f configFlag) load(std streams) (*config.Config, error) { return loadConfig(std, f.Config) }
+
+// state is the state directory of the configuration, which may be broken otherwise: a
+// server that serves an earlier one can still be asked.
+func (f configFlag) state(std streams) (string, error) {
+	if dir := config.State(f.Config); dir != "" {
+		return dir, nil
+	}
+	c, err := f.load(std)
+	if err != nil {
+		return "", err
+	}
+	return c.State, nil
+}
 
 func loadConfig(std streams, file string) (*config.Config, error) {
 	c, err := config.Load(file)
@@ -36,39 +51,66 @@ func loadConfig(std streams, file string) (*config.Config, error) {
 // runCmd serves.
 type runCmd struct {
 	configFlag
+	LastGood bool `help:"Serve the newest generation that has served, whatever the files say now."`
+	Watch    bool `help:"Reload whenever a file of the configuration changes."`
 }
 
 // Run serves until SIGINT or SIGTERM.
-func (c *runCmd) Run(std streams) error { return serve(std, c.Config, nil) }
-
-// serve runs the server of a configuration file until it is told to stop.
-func serve(std streams, file string, ready func(*core.Server)) error {
-	c, err := loadConfig(std, file)
+func (c *runCmd) Run(std streams) error {
+	if !c.LastGood {
+		cfg, err := c.load(std)
+		if err != nil {
+			return err
+		}
+		return serve(std, cfg, c.Watch, nil)
+	}
+	state, err := c.state(std)
 	if err != nil {
 		return err
 	}
+	cfg, err := core.LastGood(state)
+	if err != nil {
+		return err
+	}
+	return serve(std, cfg, c.Watch, nil)
+}
+
+// serve runs the server of a configuration until it is told to stop.
+func serve(std streams, c *config.Config, watch bool, ready func(*core.Server)) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := newLogger(std, c.Log)
-	stopHangup := onHangup(log)
-	defer stopHangup()
-	s, err := core.Open(ctx, c, core.Options{Logger: log, Version: version})
+	s, err := core.Open(ctx, c, core.Options{Logger: log, Version: version, Test: testPolicies})
 	if err != nil {
 		return err
+	}
+	reload := func(why string) {
+		// What went wrong is logged, and shown by status.
+		if _, err := s.Reload(ctx, admin.ReloadOptions{}); err == nil {
+			log.Info("reloaded", "why", why)
+		}
+	}
+	stopHangup := onHangup(reload)
+	defer stopHangup()
+	if watch {
+		stop, err := watchFiles(s.Files, func() { reload("files have changed") }, log)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	return s.Run(ctx, ready)
 }
 
-// onHangup keeps SIGHUP, which means "reload" to everybody's habits, from
-// ending the server.
-func onHangup(log *slog.Logger) (stop func()) {
+// onHangup reloads at SIGHUP.
+func onHangup(reload func(why string)) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	done := make(chan struct{})
 	signal.Notify(hangup, syscall.SIGHUP)
 	go func() {
 		defer close(done)
 		for range hangup {
-			log.Warn("SIGHUP is ignored: restart the server to use a new configuration")
+			reload("SIGHUP")
 		}
 	}()
 	return func() {
@@ -126,24 +168,10 @@ func (c *checkCmd) Run(std streams) error {
 // runTests runs the *_test.hcl of the folder of policies, if there are any.
 // Tests that fail are findings.
 func runTests(std streams, cfg *config.Config) error {
-	if cfg.Policies == "" {
-		return nil
-	}
-	files, err := filepath.Glob(filepath.Join(escapeGlob(cfg.Policies), "*_test.hcl"))
-	if err != nil || len(files) == 0 {
-		return err
-	}
-	tests, err := faults(std, "tests", func() ([]config.Test, error) { return config.LoadTests(files) })
-	if err != nil {
-		return err
-	}
-	ctx := context.Background()
-	rules, err := core.LoadRules(ctx, cfg, newLogger(std, config.Log{Level: "error"}))
-	if err != nil {
-		return err
-	}
-	report, err := policytest.Run(ctx, rules, tests, policytest.Options{})
-	if err = errors.Join(err, rules.Close()); err != nil {
+	report, err := faults(std, "tests", func() (*policytest.Report, error) {
+		return policyTests(context.Background(), cfg, newLogger(std, config.Log{Level: "error"}))
+	})
+	if err != nil || report == nil {
 		return err
 	}
 	if report.Failed() > 0 {
@@ -151,6 +179,38 @@ func runTests(std streams, cfg *config.Config) error {
 		return exit(2)
 	}
 	return nil
+}
+
+// policyTests is the report of the tests in the folder of policies, nil if there are none.
+func policyTests(ctx context.Context, cfg *config.Config, log *slog.Logger) (*policytest.Report, error) {
+	if cfg.Policies == "" {
+		return nil, nil
+	}
+	files, err := filepath.Glob(filepath.Join(escapeGlob(cfg.Policies), "*_test.hcl"))
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	tests, err := config.LoadTests(files)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := core.LoadRules(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	report, err := policytest.Run(ctx, rules, tests, policytest.Options{})
+	return report, errors.Join(err, rules.Close())
+}
+
+// testPolicies keeps a reload from using policies whose tests fail.
+func testPolicies(ctx context.Context, cfg *config.Config) error {
+	report, err := policyTests(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil || report == nil || report.Failed() == 0 {
+		return err
+	}
+	var b strings.Builder
+	report.Text(&b, false)
+	return fmt.Errorf("%d tests of policies fail (--skip-tests reloads all the same):\n%s", report.Failed(), b.String())
 }
 
 func count(n int, one, many string) string {

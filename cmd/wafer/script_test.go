@@ -15,7 +15,7 @@ import (
 // TestScript runs the stories of testdata/script. Besides testscript's own
 // commands they have wafer, and
 //
-//	start           start the server of config.hcl and wait until it is ready
+//	start [ARG…]    start the server of config.hcl and wait until it is ready
 //	stop            end it by SIGTERM; it must exit with 0. Its log is then in server.log
 //	crash           end it by SIGKILL
 //	term            send SIGTERM and go on
@@ -63,7 +63,13 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": command(0, func(st *story, _ *testscript.TestScript, _ []string) { st.s = st.w.start() }),
+			"start": func(ts *testscript.TestScript, _ bool, args []string) {
+				st, ok := ts.Value(storyKey{}).(*story)
+				if !ok {
+					ts.Fatalf("there is no story")
+				}
+				st.s = st.w.start(args...)
+			},
 			"stop": command(0, func(st *story, _ *testscript.TestScript, _ []string) {
 				st.running().stop()
 				st.w.write("server.log", st.s.log.String())

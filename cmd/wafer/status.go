@@ -20,7 +20,7 @@ type statusCmd struct {
 
 // Run prints the server's status, or fails if none is running.
 func (c *statusCmd) Run(std streams) error {
-	cfg, err := c.load(std)
+	state, err := c.state(std)
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (c *statusCmd) Run(std streams) error {
 	if c.Metrics {
 		path = "/metrics"
 	}
-	b, err := admin.Ask(ctx, cfg.State, path)
+	b, err := admin.Ask(ctx, state, path)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,10 @@ func (c *statusCmd) Run(std streams) error {
 		return fmt.Errorf("read the server's status: %w", err)
 	}
 	fmt.Fprintf(std.out, "%s (wafer %s), process %d, up %s\n", s.Hostname, s.Version, s.PID, time.Since(s.Started).Round(time.Second))
-	fmt.Fprintf(std.out, "generation %d, %s, loaded %s\n", s.Generation.Number, s.Generation.Digest, s.Generation.Loaded.Format(time.RFC3339))
+	fmt.Fprintf(std.out, "generation %d, %s, loaded %s by %s\n", s.Generation.Number, s.Generation.Digest, s.Generation.Loaded.Format(time.RFC3339), s.Generation.Origin)
+	if last := s.Reloads.Last; last.Error != "" {
+		fmt.Fprintf(std.out, "the last %s, at %s, failed and changed nothing: %s\n", last.Origin, last.Time.Format(time.RFC3339), last.Error)
+	}
 	fmt.Fprintf(std.out, "memory %d KiB, goroutines %d, messages owed to mailboxes %d\n\n", s.Memory/1024, s.Goroutines, s.Owed)
 	w := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "LISTENER\tPROFILE\tADDRESS\tOPEN\tTOTAL\tPANICS")

@@ -45,6 +45,7 @@ type Status struct {
 	Memory     uint64           `json:"memory"` // heap in use, octets
 	Goroutines int              `json:"goroutines"`
 	Checks     map[string]Tally `json:"checks"` // by policy/check
+	Reloads    Reloads          `json:"reloads"`
 }
 
 // Generation is one configuration that serves.
@@ -52,6 +53,7 @@ type Generation struct {
 	Number int       `json:"number"`
 	Digest string    `json:"digest"`
 	Loaded time.Time `json:"loaded"`
+	Origin string    `json:"origin"` // "start", "reload", "rollback to 3"
 }
 
 // Listener is one door.
@@ -101,13 +103,14 @@ type Memory interface {
 
 // Config is what a Server needs.
 type Config struct {
-	State   string // directory of the socket
-	Status  func() Status
-	Memory  Memory       // nil: there is none
-	Queue   *queue.Queue // nil: there is none
-	Submit  Submit       // nil: programs on this machine cannot hand mail over
-	Metrics http.Handler // nil: there are none
-	Logger  *slog.Logger
+	State       string // directory of the socket
+	Status      func() Status
+	Memory      Memory       // nil: there is none
+	Queue       *queue.Queue // nil: there is none
+	Submit      Submit       // nil: programs on this machine cannot hand mail over
+	Generations Generations  // nil: the configuration stays as it is
+	Metrics     http.Handler // nil: there are none
+	Logger      *slog.Logger
 }
 
 // maxItems bounds a list of what is remembered.
@@ -169,6 +172,9 @@ func Listen(c Config) (*Server, error) {
 	}
 	if c.Submit != nil {
 		serveSubmit(mux, c.Submit, answer)
+	}
+	if c.Generations != nil {
+		serveGenerations(mux, c.Generations, answer)
 	}
 	if c.Metrics != nil {
 		mux.Handle("GET /metrics", c.Metrics)

@@ -204,7 +204,9 @@ func readDovecot(ctx context.Context, work, binary string, round, n int, r *repo
 		}
 		err = readSession(conn, "dovecot", temperature, "u0", r)
 		if err == nil && temperature == "warm" {
-			err = readMore(peer{"dovecot", address, post, "u0"}, r)
+			if err := readMore(peer{"dovecot", address, post, "u0"}, r); err != nil {
+				r.Notes = append(r.Notes, fmt.Sprintf("Dovecot: %v", err))
+			}
 		}
 		if err = errors.Join(err, conn.Close()); err != nil {
 			return err

@@ -56,6 +56,7 @@ type Config struct {
 
 	Lists  []List
 	Policy []Policy
+	Files  Files  `json:"-"` // what was read; see LoadFiles
 	Digest string // SHA-256 of all that was read, with what env and file said; first 12 hexadecimal digits
 }
 
@@ -126,6 +127,7 @@ type Limits struct {
 	GreetDelay       time.Duration // wait before the greeting on mx
 	PerUser          int           // IMAP and POP3 connections of one user at once
 	ShutdownPatience time.Duration // how long a stop waits for sessions in DATA
+	ReloadGrace      time.Duration // how long sessions of an earlier generation may go on
 }
 
 // Log says what is logged and how, on standard error.
@@ -173,6 +175,7 @@ type Check struct {
 	Observe  bool
 	ReplyAt  policy.Stage                      // 0: the policy's
 	When     func(*policy.Event) (bool, error) `json:"-"` // nil: always
+	WhenText string                            `json:",omitempty"`
 
 	Where     string            // of the block
 	WithWhere map[string]string // of each field of With, and of the maps around them

@@ -72,7 +72,7 @@ func (r *reader) outside(name, arg string) (string, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(r.dir, path)
 		}
-		b, err := readRegular(path)
+		b, err := r.readOther(path)
 		if err != nil {
 			return "", fmt.Errorf("%s", strings.TrimSuffix(cause(path, err), "."))
 		}

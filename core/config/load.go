@@ -47,6 +47,9 @@ type reader struct {
 	dir    string // of the file being read: paths are relative to it
 	digest []byte // of everything read so far
 
+	from  Files // read these in place of the disk; nil: the disk
+	files Files // all that was read; nil: nobody wants to know
+
 	seen map[string]string // what env and file said, since it was last emptied
 
 	domains    []domainPlaces // of Config.Domains
@@ -75,16 +78,27 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := readFile(file)
+	return load(file, nil)
+}
+
+// LoadFiles is Load with the contents of files as Config.Files had them, in place of
+// what is on disk now.
+func LoadFiles(file string, files Files) (*Config, error) { return load(file, files) }
+
+// Files is the contents of files by their absolute paths.
+type Files map[string][]byte
+
+func load(file string, from Files) (*Config, error) {
+	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}, grouped: map[string]*group{}, from: from, files: Files{}}
+	src, err := r.read(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no configuration file %s; name one with -c, or copy the example config.hcl there", file)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}, grouped: map[string]*group{}}
 	r.eval = &hcl.EvalContext{Functions: functions(r.outside)}
-	c := &Config{File: file}
+	c := &Config{File: file, Files: r.files}
 	if body := r.parse(file, src); body != nil {
 		r.server(c, r.node(body, "the configuration"))
 	}
@@ -94,6 +108,49 @@ func Load(file string) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// read reads a file of the configuration.
+func (r *reader) read(name string) (b []byte, err error) {
+	if r.from == nil {
+		b, err = readFile(name)
+	} else if src, ok := r.from[name]; ok {
+		b = src
+	} else {
+		err = &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	if err == nil && r.files != nil {
+		r.files[name] = b
+	}
+	return b, err
+}
+
+// readOther is read for a file that another one names.
+func (r *reader) readOther(name string) ([]byte, error) {
+	if r.from == nil {
+		if err := readable(name); err != nil {
+			return nil, err
+		}
+	}
+	return r.read(name)
+}
+
+// folder returns the names of the files in a folder, in their order.
+func (r *reader) folder(dir string) (names []string, err error) {
+	if r.from != nil {
+		for name := range r.from {
+			if filepath.Dir(name) == dir {
+				names = append(names, filepath.Base(name))
+			}
+		}
+		slices.Sort(names)
+		return names, nil
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
 }
 
 // readFile reads a file that is not unreasonably large.
@@ -225,17 +282,17 @@ func (r *reader) judge(c *Config) {
 // A folder that is not there is a fault: mail must not pass unjudged because of
 // a misspelt name.
 func (r *reader) policies(c *Config) {
-	entries, err := os.ReadDir(c.Policies)
+	names, err := r.folder(c.Policies)
 	if err != nil {
 		r.fault(r.policiesAt, "policies cannot be read", cause(c.Policies, err)+" Write the path of a folder of *.hcl files, or leave the line out to judge nothing.")
 		return
 	}
-	for _, e := range entries { // in the order of their names
-		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".hcl") || strings.HasSuffix(e.Name(), "_test.hcl") {
+	for _, base := range names {
+		if strings.HasPrefix(base, ".") || !strings.HasSuffix(base, ".hcl") || strings.HasSuffix(base, "_test.hcl") {
 			continue
 		}
-		name := filepath.Join(c.Policies, e.Name())
-		src, err := readRegular(name)
+		name := filepath.Join(c.Policies, base)
+		src, err := r.readOther(name)
 		if err != nil {
 			r.fault(r.policiesAt, "policy file cannot be read", cause(name, err)+" Mend the file, or take it out of the folder.")
 			continue

@@ -146,6 +146,7 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 	n.attrs = append(n.attrs, "when")
 	if a := n.body.Attributes["when"]; a != nil {
 		c.When = r.when(a.Expr)
+		c.WhenText = r.text(a.Expr.Range())
 	}
 	n.done()
 	return c
@@ -281,4 +282,13 @@ func scalar(v cty.Value) (string, error) {
 		return f.Text('f', -1), nil
 	}
 	return "", fmt.Errorf("%s", v.Type().FriendlyName())
+}
+
+// text is what stands at a place.
+func (r *reader) text(at hcl.Range) string {
+	f := r.parser.Files()[at.Filename]
+	if f == nil || at.End.Byte > len(f.Bytes) || at.Start.Byte > at.End.Byte {
+		return ""
+	}
+	return string(f.Bytes[at.Start.Byte:at.End.Byte])
 }

@@ -19,7 +19,7 @@ func (r *reader) server(c *Config, n *node) {
 	if c.Hostname != "" && (!mail.ValidDomain(c.Hostname) || !strings.Contains(c.Hostname, ".") || c.Hostname[0] == '[') {
 		r.fault(n.at("hostname"), strconv.Quote(c.Hostname)+" is not a full host name", `Write the name that the PTR record of the server's address gives, such as "mail.example.org".`)
 	}
-	c.State = n.path("state", "/var/lib/wafer")
+	c.State = n.path("state", defaultState)
 	c.Policies, r.policiesAt = n.path("policies", ""), n.at("policies")
 	c.Sync = n.choice("sync", "auto", "auto", "syncfs", "fsync")
 	c.Trusted = n.fewNetworks("trusted_networks", "could relay without logging in, and would be limited by nothing")
@@ -330,6 +330,7 @@ func (r *reader) limits(n *node) Limits {
 		GreetDelay:       n.duration("greet_delay", 0, 0, time.Minute),
 		PerUser:          int(n.count("connections_per_user", 50, 1, 100000)),
 		ShutdownPatience: n.duration("shutdown", 30*time.Second, 0, time.Hour),
+		ReloadGrace:      n.duration("reload_grace", 15*time.Minute, 0, 24*time.Hour),
 	}
 	if l.HardErrors < l.SoftErrors {
 		r.fault(n.at("errors_hard"), "errors_hard is less than errors_soft", "Sessions slow down at errors_soft and end at errors_hard.")

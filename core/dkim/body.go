@@ -19,20 +19,21 @@ type BodyHash struct {
 	space bool
 	cr    bool
 
-	done bool
-	some bool   // something was given out
-	buf  []byte // short pieces on their way to the hash
+	done  bool
+	some  bool   // something was given out
+	buf   []byte // in small: short pieces on their way to the hash
+	small [1 << 10]byte
 }
 
-const (
-	bodyBuffer = 4 << 10
-	direct     = 512 // octets from which a piece is not copied together with others
-)
+// direct is from how many octets on a piece is not copied together with others.
+const direct = 512
 
 // NewBodyHash returns the hash of an empty body. Each of lengths is the number of
 // octets in canonical form that Sum will be asked about, -1 for all.
 func NewBodyHash(c Canon, lengths ...int64) *BodyHash {
-	return &BodyHash{canon: c, out: newPrefixes(lengths)}
+	b := &BodyHash{canon: c, out: newPrefixes(lengths)}
+	b.buf = b.small[:0]
+	return b
 }
 
 // Write takes the next octets of the body. It never fails.
@@ -131,7 +132,8 @@ func (b *BodyHash) relaxed(p []byte) {
 			continue
 		case c == ' ' || c == '\t':
 			b.space = true
-			i++
+			for i++; i < len(p) && (p[i] == ' ' || p[i] == '\t'); i++ {
+			}
 			continue
 		case c == '\r' && (i+1 == len(p) || p[i+1] == '\n'):
 			b.cr = true
@@ -164,24 +166,19 @@ func (b *BodyHash) emit(p []byte) {
 		b.out.write(p)
 		return
 	}
-	b.room(len(p))
+	if len(b.buf)+len(p) > cap(b.buf) {
+		b.flush()
+	}
 	b.buf = append(b.buf, p...)
 }
 
 // add is emit for a few octets.
 func (b *BodyHash) add(s string) {
 	b.some = true
-	b.room(len(s))
-	b.buf = append(b.buf, s...)
-}
-
-func (b *BodyHash) room(n int) {
-	if len(b.buf)+n > bodyBuffer {
+	if len(b.buf)+len(s) > cap(b.buf) {
 		b.flush()
 	}
-	if b.buf == nil {
-		b.buf = make([]byte, 0, bodyBuffer)
-	}
+	b.buf = append(b.buf, s...)
 }
 
 func (b *BodyHash) flush() {

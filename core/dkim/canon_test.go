@@ -153,8 +153,8 @@ func TestSelect(t *testing.T) {
 	}
 	for _, row := range []struct{ name, names, want, unsigned string }{
 		{"one", "a", "4", "[a]"},
-		{"bottom up", "A:a", "4 3", "[a]"},
-		{"all", "a:A:a", "4 3 1", "[]"},
+		{"bottom up", "a:a", "4 3", "[a]"},
+		{"all", "a:a:a", "4 3 1", "[]"},
 		{"oversigned", "a:a:a:a:a", "4 3 1", "[]"},
 		{"order of h", "b:a:c:a", "2 4 3", "[a]"},
 		{"not itself", "dkim-signature:b", "2", "[]"},
@@ -167,6 +167,35 @@ func TestSelect(t *testing.T) {
 		}
 		if strings.Join(got, " ") != row.want || fmt.Sprint(unsigned) != row.unsigned {
 			t.Errorf("%s: %q selects %q, unsigned %v; want %q and %s", row.name, row.names, got, unsigned, row.want, row.unsigned)
+		}
+	}
+}
+
+// TestReadLong: a header section beyond the first window has the same fields.
+func TestReadLong(t *testing.T) {
+	const pad = "X-Pad: "
+	for _, head := range []string{
+		"A: 1\r\nB: 2\r\n",
+		" folded at once\r\nA: 1\r\n",
+		"nonsense\r\n more\r\nA: 1\r\n\t\r\n x\r\nB:\r\n",
+		"A : 1\n b\nC\x00: 2\nDKIM-Signature: x\nE: \r3\r\n",
+		strings.Repeat("dkim-SIGNATURE : x\r\n y\r\n", 13) + "A: 1\r\n",
+	} {
+		read := func(padding int) string {
+			message := head + pad + strings.Repeat("x", padding) + "\r\n\r\nbody\r\n"
+			m, err := dkim.Read(strings.NewReader(message), int64(len(message)), dkim.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums, err := m.HashBody([]*dkim.Signature{{Length: -1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := len(m.Fields) - 1
+			return fmt.Sprintf("%q %d %d", m.Fields[:last], m.Surplus, sums[0].Octets)
+		}
+		if short, long := read(1), read(40<<10); short != long {
+			t.Errorf("%q: short: %s, long: %s", head, short, long)
 		}
 	}
 }

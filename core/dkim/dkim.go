@@ -23,7 +23,7 @@
 // elsewhere: a bare LF ends a line of the header section. In the body a bare CR or LF
 // is an octet like any other.
 //
-// Memory is bounded by VerifyOptions.MaxHeader and a few windows of 32 KiB whatever
+// Memory is bounded by VerifyOptions.MaxHeader and a few windows of 16 KiB whatever
 // the message, time by its size, DNS questions by VerifyOptions.MaxSignatures.
 // No goroutine outlives a call.
 //

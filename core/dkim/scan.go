@@ -7,7 +7,7 @@ import (
 )
 
 // scanner finds the places where relaxed canonicalization changes a piece of a body.
-// They are rare, so it looks at eight octets at a time.
+// They are rare, so it looks at many octets at a time.
 type scanner struct {
 	p   []byte
 	tab int // index of the next tab, at or after the last place asked for; len(p) if none
@@ -54,41 +54,69 @@ const (
 	ones   = 0x0101010101010101
 	highs  = 0x8080808080808080
 	spaces = 0x2020202020202020
-	// A blank and CR share no bit with this; neither do a few others, which are
-	// looked at again.
+	// A blank and CR share no bit with this; neither do some others, among them hyphen,
+	// comma and brackets.
 	unlike = 0xd2d2d2d2d2d2d2d2
 )
+
+// stretch is how many octets are looked at after a blank before the next blank is
+// sought: attachments have none, texts have many.
+const stretch = 1024
 
 // doubled returns the index of the first blank of p that a blank or a CR follows,
 // len(p) if there is none.
 func doubled(p []byte) int {
-	i := 0
-	for len(p)-i >= 17 {
-		q := p[i : i+17 : i+17]
-		// An octet of these is zero where a blank is followed by what may matter.
-		a := binary.LittleEndian.Uint64(q) ^ spaces | binary.LittleEndian.Uint64(q[1:])&unlike
-		b := binary.LittleEndian.Uint64(q[8:]) ^ spaces | binary.LittleEndian.Uint64(q[9:])&unlike
-		a = (a - ones) &^ a & highs
-		b = (b - ones) &^ b & highs
-		if a|b == 0 {
-			i += 16
+	for i := 0; i < len(p); {
+		n := bytes.IndexByte(p[i:], ' ')
+		if n < 0 {
+			break
+		}
+		i += n
+		for stop := min(i+stretch, len(p)-block); i < stop; {
+			q := (*[block + 1]byte)(p[i:])
+			// An octet of these is zero where a blank is followed by what may matter.
+			a := load(q[0:8]) ^ spaces | load(q[1:9])&unlike
+			b := load(q[8:16]) ^ spaces | load(q[9:17])&unlike
+			c := load(q[16:24]) ^ spaces | load(q[17:25])&unlike
+			d := load(q[24:32]) ^ spaces | load(q[25:33])&unlike
+			if ((a-ones)|(b-ones)|(c-ones)|(d-ones))&highs == 0 {
+				i += block // and it has no octet above 127
+				continue
+			}
+			n := zeroOctet(a, b, c, d)
+			if i += n; n == block {
+				continue
+			}
+			if p[i+1] == ' ' || p[i+1] == '\r' {
+				return i
+			}
+			i++
+		}
+		if i+block < len(p) {
 			continue
 		}
-		// The lowest mark is true; those above it may be borrows.
-		if a != 0 {
-			i += bits.TrailingZeros64(a) / 8
-		} else {
-			i += 8 + bits.TrailingZeros64(b)/8
+		for ; i+1 < len(p); i++ {
+			if p[i] == ' ' && (p[i+1] == ' ' || p[i+1] == '\r') {
+				return i
+			}
 		}
-		if p[i] == ' ' && (p[i+1] == ' ' || p[i+1] == '\r') {
-			return i
-		}
-		i++
-	}
-	for ; i+1 < len(p); i++ {
-		if p[i] == ' ' && (p[i+1] == ' ' || p[i+1] == '\r') {
-			return i
-		}
+		break
 	}
 	return len(p)
+}
+
+const block = 32
+
+func load(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+// zeroOctet returns the index of the first zero octet of the four words, block if
+// there is none.
+func zeroOctet(words ...uint64) int {
+	for i, w := range words {
+		// The lowest mark is true; those above it may be borrows.
+		if w = (w - ones) &^ w & highs; w != 0 {
+			return 8*i + bits.TrailingZeros64(w)/8
+		}
+	}
+	return block
 }

@@ -203,12 +203,12 @@ func (s *Signer) Sign(r io.ReaderAt, size int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign message: %w", err)
 	}
-	fields, _ := m.Select(names, -1)
+	covered := strings.Join(names, ":")
+	fields, _ := m.Select(strings.Split(strings.ToLower(covered), ":"), -1)
 	sums, err := m.HashBody([]*Signature{{BodyCanon: Relaxed, Length: -1}})
 	if err != nil {
 		return nil, fmt.Errorf("sign message: %w", err)
 	}
-	covered := strings.Join(names, ":")
 	bodyHash := base64.StdEncoding.EncodeToString(sums[0].Digest)
 	now := s.now()
 
@@ -241,13 +241,13 @@ func (s *Signer) Sign(r io.ReaderAt, size int64) ([]byte, error) {
 
 // names is the h= of a message.
 func (s *Signer) names(m *Message) ([]string, error) {
-	if m.last["from"] == 0 {
+	if m.top("from") == 0 {
 		return nil, errors.New("it has no From field")
 	}
 	var names []string
 	for _, name := range s.headers {
 		key := strings.ToLower(name)
-		for at := m.last[key]; at > 0; at = m.prev[at-1] {
+		for at := m.top(key); at > 0; at = m.prev[at-1] {
 			names = append(names, name)
 			if len(names) > maxSigned {
 				return nil, fmt.Errorf("it has more than %d fields to be covered", maxSigned)

@@ -30,7 +30,7 @@ type Signature struct {
 	Identity    string
 	HeaderCanon Canon
 	BodyCanon   Canon
-	Headers     []string  // h=: names as given
+	Headers     []string  // h=: names in lower case, in order
 	BodyHash    []byte    // bh=
 	Value       []byte    // b=
 	Length      int64     // l=: octets of the body in canonical form, -1 if not given
@@ -194,12 +194,20 @@ const (
 
 // decodeBase64 passes over white space. Final "=" may lack: the grammar of RFC 6376
 // §2.10 lets them.
-func decodeBase64(s string) ([]byte, error) {
-	s = withoutBlanks(s)
-	if strings.HasSuffix(s, "=") {
-		return base64.StdEncoding.DecodeString(s)
+func decodeBase64(text string) ([]byte, error) {
+	b := make([]byte, 0, len(text))
+	for i := range len(text) {
+		if !isBlankOctet(text[i]) {
+			b = append(b, text[i])
+		}
 	}
-	return base64.RawStdEncoding.DecodeString(s)
+	encoding := base64.RawStdEncoding
+	if bytes.HasSuffix(b, []byte{'='}) {
+		encoding = base64.StdEncoding
+	}
+	out := make([]byte, encoding.DecodedLen(len(b)))
+	n, err := encoding.Decode(out, b)
+	return out[:n], err
 }
 
 func (s *Signature) readTimes() *Fault {
@@ -280,14 +288,14 @@ func (s *Signature) readHeaders() *Fault {
 	if strings.Count(h, ":") >= maxNames {
 		return faultf(Neutral, Syntax, "tag h lists more than %d fields", maxNames)
 	}
-	s.Headers = strings.Split(h, ":")
+	s.Headers = strings.Split(strings.ToLower(h), ":")
 	from := false
 	for i, name := range s.Headers {
 		name = trimBlank(name)
 		if !validFieldName(name) {
 			return faultf(Neutral, Syntax, "tag h: %q is no field name", clip(name))
 		}
-		from = from || strings.EqualFold(name, "from")
+		from = from || name == "from"
 		s.Headers[i] = name
 	}
 	if !from {

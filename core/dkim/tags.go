@@ -122,7 +122,7 @@ func trimBlank(s string) string { return strings.Trim(s, blanks) }
 
 // withoutBlanks removes all white space, which has no meaning inside of some values.
 func withoutBlanks(s string) string {
-	if strings.IndexAny(s, blanks) < 0 {
+	if !strings.ContainsAny(s, blanks) {
 		return s
 	}
 	b := make([]byte, 0, len(s))

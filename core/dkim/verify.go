@@ -30,13 +30,13 @@ type Result struct {
 	Reason Reason // "" for Pass
 	Text   string // the reason for people; "" for Pass
 
-	Domain    string // d= in lower case, with A-labels
-	Selector  string // s=
-	Identity  string // i= decoded; "@" and Domain if not given. Any printable characters: quote it
-	Algorithm string // a=
-	KeyBits   int    // 0 if no key was found
-	B         string // the first octets of b= in base64, which tell signatures of one domain apart (RFC 6008)
-	Headers   []string
+	Domain    string    // d= in lower case, with A-labels
+	Selector  string    // s=
+	Identity  string    // i= decoded; "@" and Domain if not given. Any printable characters: quote it
+	Algorithm string    // a=
+	KeyBits   int       // 0 if no key was found
+	B         string    // the first octets of b= in base64, which tell signatures of one domain apart (RFC 6008)
+	Headers   []string  // h=: names in lower case, in order
 	Time      time.Time // t=; zero if not given
 	Expire    time.Time // x=; zero if not given
 
@@ -86,6 +86,9 @@ func Verify(ctx context.Context, r io.ReaderAt, size int64, o VerifyOptions) []R
 		if f.Name == "dkim-signature" {
 			checks = append(checks, &check{field: i})
 		}
+	}
+	if len(checks) == 0 {
+		return nil
 	}
 	results := make([]Result, len(checks), len(checks)+1)
 	for i, c := range checks {

@@ -19,9 +19,8 @@
 // A-labels and without their last dot, in whatever form they come.
 //
 // What a message can make Evaluate do is bounded: 8 questions for each author domain
-// and for each identifier that might align, of which at most 4, and 16 of SPF and as
-// many of DKIM, are looked at,
-// and never the same question twice.
+// and for each identifier that might align, and never the same twice. At most 4 author
+// domains are looked at, 16 identifiers of SPF and 16 of DKIM.
 //
 // # BUGS
 //

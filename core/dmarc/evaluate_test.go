@@ -189,3 +189,29 @@ func BenchmarkEvaluate(b *testing.B) {
 		})
 	}
 }
+
+// TestQuestionsAreBounded sends as many signatures as a message can have, none of which
+// aligns before its tree walk is done.
+func TestQuestionsAreBounded(t *testing.T) {
+	records := map[string]string{"_dmarc.example.com": "v=DMARC1; p=reject"}
+	var in Input
+	for i := range 10000 {
+		name := fmt.Sprintf("x%d.example.com", i)
+		records["_dmarc."+name] = "v=DMARC1; p=none; psd=n"
+		in.DKIM = append(in.DKIM, DKIM{Domain: strings.Repeat("a.", 50) + name, Result: "pass"})
+		in.SPF = append(in.SPF, SPF{Identity: "mfrom", Domain: strings.Repeat("b.", 50) + name, Result: "pass"})
+	}
+	in.From = []string{strings.Repeat("c.", 20) + "a@" + strings.Repeat("d.", 50) + "example.com"}
+	z := zone(records)
+	r := Evaluate(context.Background(), z, in, Options{})
+	if r.Verdict != Fail || len(z.asked) > 8+2*16*8 {
+		t.Errorf("%s %q, %d questions", r.Verdict, r.Reasons, len(z.asked))
+	}
+	seen := map[string]bool{}
+	for _, q := range z.asked {
+		if seen[q] {
+			t.Errorf("%.80s was asked twice", q)
+		}
+		seen[q] = true
+	}
+}

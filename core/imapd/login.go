@@ -181,6 +181,7 @@ func (s *session) loggedIn(mechanism, tried string, who auth.Identity, err error
 		return done{}, no("UNAVAILABLE", textUnavailable)
 	}
 	s.store, s.user, s.state = store, who.User, authenticated
+	s.unjudge()
 	s.srv.logins.Add(1)
 	s.log.Info("login", "client", s.client.String(), "user", who.User, "mechanism", mechanism, "tls", s.tls.Version)
 	return done{code: "CAPABILITY " + s.capabilities(), text: "Logged in"}, nil

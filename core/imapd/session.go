@@ -154,9 +154,7 @@ func (s *session) close() {
 		s.store.Close()
 		s.srv.releaseUser(s.user)
 	}
-	if s.release != nil {
-		s.release()
-	}
+	s.unjudge()
 	s.out.release()
 	_ = s.conn.Close() // nothing is left to be lost
 	if s.deflated != nil {
@@ -167,13 +165,26 @@ func (s *session) close() {
 	}
 }
 
-// greet asks the policies of connect and sends the greeting.
-func (s *session) greet() bool {
+// judged takes the policies that judge the session until somebody has logged in.
+func (s *session) judged() {
 	var set *policy.Set
 	if s.srv.c.Policies != nil {
 		set, s.release = s.srv.c.Policies()
 	}
 	s.rules = set.Session(s.door())
+}
+
+// unjudge lets the policies go: nothing is left that they are asked about.
+func (s *session) unjudge() {
+	if s.release != nil {
+		s.release()
+	}
+	s.release, s.rules = nil, (*policy.Set)(nil).Session("")
+}
+
+// greet asks the policies of connect and sends the greeting.
+func (s *session) greet() bool {
+	s.judged()
 	if s.rules.Active(policy.Connect) {
 		if d := s.ask(s.event(policy.Connect)); d.Refused() {
 			s.srv.refused.Add(1)

@@ -13,6 +13,7 @@ func (s *session) cmdUnauthenticate(p *parser) (done, error) {
 	s.store.Close()
 	s.srv.releaseUser(s.user)
 	s.store, s.user, s.state = nil, "", notAuthenticated
+	s.judged()
 	s.rev2, s.condstore, s.qresync, s.utf8 = false, false, false, false
 	s.loginBy = time.Now().Add(s.srv.c.Limits.Greeting)
 	return done{code: "CAPABILITY " + s.capabilities()}, nil

@@ -121,6 +121,21 @@ func (s *Set) add(door string, p *Policy) {
 	}
 }
 
+// Digests are the SHA-256 of the modules in hexadecimal, by "policy/check". What is no
+// module is not there.
+func (s *Set) Digests() map[string]string {
+	d := map[string]string{}
+	if s == nil {
+		return d
+	}
+	for _, c := range s.checks {
+		if c.digest != "" {
+			d[c.label] = c.digest
+		}
+	}
+	return d
+}
+
 // Close closes every plugin. No session may use the Set any more.
 func (s *Set) Close() error {
 	if s == nil {

@@ -210,6 +210,9 @@ func (s *session) judged(name, mechanism string, who auth.Identity, err error) {
 		s.failed(name, mechanism, refusal(d.Status), errors.New("refused by policy"))
 		s.ending = s.ending || d.Hangup
 	case err == nil:
+		if s.unjudge != nil {
+			s.unjudge()
+		}
 		s.enter(who.User)
 	case errors.Is(err, auth.ErrTemporary):
 		s.srv.log.Warn("login not possible", "session", string(s.id), "user", name, "err", err)

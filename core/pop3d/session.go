@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/wafermail/wafer/core/auth"
@@ -31,6 +32,7 @@ type session struct {
 	tls     mail.TLS
 	judge   *policy.Session
 	release []func() // what to call in the end
+	unjudge func()   // lets the policies go: once somebody has logged in they are asked nothing
 
 	name   string // of USER, waiting for PASS
 	user   string // who is logged in
@@ -145,7 +147,8 @@ func (s *session) open() bool {
 		var done func()
 		set, done = s.srv.c.Policies()
 		if done != nil {
-			s.release = append(s.release, done)
+			s.unjudge = sync.OnceFunc(done)
+			s.release = append(s.release, s.unjudge)
 		}
 	}
 	s.judge = set.Session(s.door())

@@ -58,7 +58,7 @@ func (s *session) listenFirst() bool {
 	switch {
 	case err == nil:
 		s.early = true
-	case isTimeout(err) && !s.srv.closing.Load(): // it waited, as it should
+	case isTimeout(err) && !s.closing(): // it waited, as it should
 	default:
 		s.readFailed(err)
 		return false

@@ -38,6 +38,10 @@ type visits struct {
 
 // NewRegistry returns an empty registry.
 func NewRegistry(o RegistryOptions) *Registry {
+	return &Registry{o: o.withDefaults(), clients: make(map[netip.Addr]*list.Element)}
+}
+
+func (o RegistryOptions) withDefaults() RegistryOptions {
 	number(&o.PerClient, 10)
 	number(&o.Rate, 30)
 	number(&o.Window, time.Minute)
@@ -46,7 +50,18 @@ func NewRegistry(o RegistryOptions) *Registry {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Registry{o: o, clients: make(map[netip.Addr]*list.Element)}
+	return o
+}
+
+// Adjust changes the limits. What is known of clients stays, and so does the clock if o
+// has none.
+func (r *Registry) Adjust(o RegistryOptions) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o.Now == nil {
+		o.Now = r.o.Now
+	}
+	r.o = o.withDefaults()
 }
 
 // reserve counts a connection against Total; false means no.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wafermail/wafer/core/auth"
 	"github.com/wafermail/wafer/core/mail"
+	"github.com/wafermail/wafer/core/policy"
 )
 
 // Server speaks one profile on any number of listeners.
@@ -220,6 +221,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	<-drained
 	return fmt.Errorf("shut down smtp server: %w", ctx.Err())
+}
+
+// Retire ends the sessions that a set of policies judges: those that wait for a command
+// are told 421 at once, the others after the message that they are in.
+func (s *Server) Retire(set *policy.Set) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ss := range s.open {
+		if ss.set.Load() == set {
+			ss.retired.Store(true)
+			ss.hurry()
+		}
+	}
 }
 
 // Stats returns the counts so far.

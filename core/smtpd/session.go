@@ -36,6 +36,9 @@ type session struct {
 	id     mail.ID
 	begun  time.Time
 
+	set     atomic.Pointer[policy.Set] // of rules, for Retire
+	retired atomic.Bool                // it is to end at its next wait
+
 	rules   Rules
 	judge   judge
 	origin  netip.Addr // who connected, after PROXY and before XCLIENT
@@ -123,6 +126,7 @@ func (s *session) begin() bool {
 		}
 	}
 	s.rules = s.srv.c.Begin()
+	s.set.Store(s.rules.Policy)
 	s.judge = s.srv.newJudge(s.rules)
 	if s.srv.c.Profile == Submissions {
 		return s.handshake()
@@ -156,7 +160,7 @@ func (s *session) await(deadline time.Time) bool {
 	err := s.raw.SetReadDeadline(deadline)
 	// Shutdown sets closing first and then looks at idle, so one of the two
 	// sees the other.
-	if err != nil || s.srv.closing.Load() {
+	if err != nil || s.closing() {
 		s.idle.Store(false)
 		return false
 	}
@@ -169,6 +173,9 @@ func (s *session) hurry() {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0)) // a dead connection needs no hurry
 	}
 }
+
+// closing reports whether the session is to end at its next wait.
+func (s *session) closing() bool { return s.retired.Load() || s.srv.closing.Load() }
 
 // cut ends the session from outside, whatever it does.
 func (s *session) cut() { _ = s.raw.Close() }
@@ -221,7 +228,7 @@ func (s *session) readFailed(err error) {
 		// sends it is confused or wants to confuse.
 		s.say(replyBareLF)
 		s.hangup = true
-	case err == errClosing, isTimeout(err) && s.srv.closing.Load():
+	case err == errClosing, isTimeout(err) && s.closing():
 		s.say(replyShutdown)
 	case isTimeout(err) && time.Since(s.begun) >= s.limits.Session:
 		s.say(replySessionLong)

@@ -13,15 +13,6 @@ import (
 	"golang.org/x/text/encoding/htmlindex"
 )
 
-// ReadFeedback reads an aggregate report: gzip, zip or plain XML.
-func ReadFeedback(r io.Reader, l Limits) (*Feedback, error) {
-	got, err := Read(r, l)
-	if err == nil && got.Feedback == nil {
-		err = errors.New("read aggregate report: it is a TLS report")
-	}
-	return got.Feedback, err
-}
-
 // readFeedback reads XML.
 func readFeedback(r *bufio.Reader, l Limits) (*Feedback, error) {
 	m := &meter{r: r, most: l.Text}
@@ -33,11 +24,10 @@ func readFeedback(r *bufio.Reader, l Limits) (*Feedback, error) {
 		}
 		return e.NewDecoder().Reader(in), nil
 	}
-	var f *Feedback
 	for {
 		t, err := x.token()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil, errors.New("it has no element feedback")
 		}
 		if err != nil {
 			return nil, err
@@ -46,18 +36,15 @@ func readFeedback(r *bufio.Reader, l Limits) (*Feedback, error) {
 		switch {
 		case !ok:
 			continue
-		case start.Name.Local != "feedback" || f != nil:
+		case start.Name.Local != "feedback":
 			return nil, fmt.Errorf("element %.40q is where feedback should be", start.Name.Local)
 		}
-		f = new(Feedback)
+		f := new(Feedback)
 		if err := x.feedback(f); err != nil {
 			return nil, err
 		}
+		return f, nil // whatever comes after it
 	}
-	if f == nil {
-		return nil, errors.New("it has no element feedback")
-	}
-	return f, nil
 }
 
 // meter bounds how many octets make one token, which the decoder holds as a whole.
