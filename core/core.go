@@ -43,6 +43,7 @@ import (
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/queue"
 	"github.com/wafermail/wafer/core/relay"
+	"github.com/wafermail/wafer/core/replay"
 	"github.com/wafermail/wafer/core/smtpd"
 	"github.com/wafermail/wafer/core/srs"
 	"github.com/wafermail/wafer/core/state"
@@ -91,11 +92,12 @@ type Server struct {
 	reloads   reloads
 	test      func(context.Context, *config.Config) error // nil: policies have no tests
 
-	metricsAt net.Listener // nil: none
+	metricsAt net.Listener      // nil: none
 	set       policy.SetOptions // of every generation
 	counters  *policy.Counters
-	state     *state.Store   // nil: no check remembers anything
-	decisions *decisions.Log // nil: they are not recorded
+	state     *state.Store     // nil: no check remembers anything
+	decisions *decisions.Log   // nil: they are not recorded
+	tape      *replay.Recorder // nil: nothing is recorded for a replay
 
 	closers []func() error // in the order of opening
 }
@@ -325,6 +327,9 @@ func (s *Server) first(ctx context.Context, certs *certificates) (*generation, e
 		s.set.Log, s.decisions = log, log
 	}
 	s.counters = s.set.Counters
+	if err := s.record(s.config); err != nil {
+		return nil, err
+	}
 	var err error
 	if s.history, err = openHistory(filepath.Join(s.config.State, "generations")); err != nil {
 		return nil, err
@@ -345,6 +350,33 @@ func (s *Server) first(ctx context.Context, certs *certificates) (*generation, e
 	s.auth = auth.NewService(auth.Config{Users: currentUsers{s}, Secret: secret, Logger: s.log})
 	return g, nil
 }
+
+// record opens the tape, if c wants one.
+func (s *Server) record(c *config.Config) error {
+	if c.Tape == nil {
+		return nil
+	}
+	o := replay.RecordOptions{Total: c.Tape.Size, Keep: c.Tape.Keep, Logger: s.log}
+	if c.Tape.Key != "" {
+		o.Secret = []byte(c.Tape.Key)
+	}
+	err := os.MkdirAll(DecisionsDir(c), 0o700) // where the key of masks is
+	if err == nil {
+		o.Mask, err = decisions.MaskAsked(DecisionsDir(c), decisions.Mask(c.Tape.Mask))
+	}
+	if err != nil {
+		return fmt.Errorf("open the tape: %w", err)
+	}
+	if s.tape, err = replay.Record(TapeDir(c), o); err != nil {
+		return err
+	}
+	s.opened(s.tape.Close)
+	s.set.Tape, s.set.Bodies = s.tape, c.Tape.Bodies
+	return nil
+}
+
+// TapeDir is the folder of the tape.
+func TapeDir(c *config.Config) string { return filepath.Join(c.State, "tape") }
 
 // remember opens the database if any check of c remembers things.
 func (s *Server) remember(c *config.Config) error {

@@ -47,6 +47,7 @@ func frozenSettings(c *config.Config) (all []frozenSetting) {
 	add("log { decisions_mask }", l.DecisionsMask)
 	add("log { decisions_keep }", l.DecisionsKeep)
 	add("log { decisions_size }", l.DecisionsSize)
+	add("tape", tapeText(c.Tape))
 	q := &c.Sending.Queue
 	add("queue { lifetime }", q.Lifetime)
 	add("queue { bounce_lifetime }", q.BounceLifetime)
@@ -68,6 +69,13 @@ func frozenSettings(c *config.Config) (all []frozenSetting) {
 	add("srs", srsText(&c.Sending.SRS))
 	add("transport", transportsText(c.Sending.Transports))
 	return all
+}
+
+func tapeText(t *config.Tape) string {
+	if t == nil {
+		return "none"
+	}
+	return fmt.Sprintf("size %d keep %s bodies %t mask %s", t.Size, t.Keep, t.Bodies, t.Mask) + secretText(t.Key)
 }
 
 func srsText(s *config.SRS) string {

@@ -35,9 +35,9 @@ type generation struct {
 	domains *domains
 	policy  *policy.Set
 
-	doors   []*door      // that serve while it is current
-	files   config.Files // what it was made of: configuration and modules
-	origin  string       // "start", "reload", "rollback to 3"
+	doors  []*door      // that serve while it is current
+	files  config.Files // what it was made of: configuration and modules
+	origin string       // "start", "reload", "rollback to 3"
 
 	mu      sync.Mutex
 	held    int

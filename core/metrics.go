@@ -48,6 +48,7 @@ var (
 	descDropped    = metric("decisions_dropped_total", "Records that the decision log could not take.")
 	descGeneration = metric("generation", "Number of the configuration that serves.")
 	descReloads    = metric("reloads_total", "Attempts to change the configuration.", "result")
+	descTaped      = metric("tape_moments_total", "Moments that were to be recorded for a replay.", "result")
 	descStarted    = metric("start_time_seconds", "When the server started, in seconds since 1970.")
 )
 
@@ -118,6 +119,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descReloads, float64(m.s.reloads.good), "good")
 	counter(descReloads, float64(m.s.reloads.bad), "bad")
 	m.s.reloads.mu.Unlock()
+	if t := m.s.tape; t != nil {
+		counter(descTaped, float64(t.Written()), "written")
+		counter(descTaped, float64(t.Dropped()), "dropped")
+	}
 	if log := m.s.decisions; log != nil {
 		counter(descRecords, float64(log.Written()))
 		counter(descDropped, float64(log.Dropped()))

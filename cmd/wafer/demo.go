@@ -69,6 +69,11 @@ route "*" {
   transport = "kept"
 }
 
+# What checks were asked is kept, so that wafer policy replay can ask others.
+tape {
+  size = "64MiB"
+}
+
 run_as {
   allow_root = true
 }

@@ -24,6 +24,7 @@ type policyCmd struct {
 	Log     policyLogCmd     `cmd:"" help:"Print the decision log, filtered."`
 	Counter policyCounterCmd `cmd:"" help:"List and reset what checks of the running server have counted (ratelimit)."`
 	State   policyStateCmd   `cmd:"" help:"List and reset what checks of the running server remember (greylist)."`
+	Replay  policyReplayCmd  `cmd:"" help:"Judge recorded mail again, with these policies or others, and print what differs."`
 }
 
 type policyTestCmd struct {

@@ -47,6 +47,7 @@ type Config struct {
 
 	Limits Limits
 	Log    Log
+	Tape   *Tape `json:",omitempty"` // nil: nothing is recorded for a replay
 	RunAs  RunAs
 
 	Resolvers []netip.AddrPort // name servers; nil: those of this machine
@@ -139,6 +140,15 @@ type Log struct {
 	DecisionsMask string        // what becomes of addresses: "none", "hash" or "drop"
 	DecisionsKeep time.Duration // how long files are kept
 	DecisionsSize int64         // octets of all of them
+}
+
+// Tape says how what checks were asked is recorded.
+type Tape struct {
+	Size   int64         // octets of all files
+	Keep   time.Duration // how long files are kept
+	Bodies bool          // what checks read of bodies is kept, not only its digest
+	Mask   string        // what becomes of addresses: "none", "hash" or "drop"
+	Key    string        `json:"-"` // the files are sealed with it; "": they are plain
 }
 
 // RunAs is the account that the server becomes after it has bound its ports.

@@ -96,6 +96,14 @@ var frames = []frame{
 		{"session", `"1h30m"`, `"-1h"`, "session is not a duration"},
 		{"greet_delay", `"0s"`, `"2m"`, "greet_delay is not a duration"},
 		{"shutdown", `"5s"`, `"2h"`, "shutdown is not a duration"},
+		{"reload_grace", `"1h"`, `"25h"`, "reload_grace is not a duration"},
+	}},
+	{"tape", frameHost + frameDomain + frameDoor + "tape {\n", "}\n", []keyCase{
+		{"size", `"2GiB"`, `"1MiB"`, "size is not a size"},
+		{"keep", `"7d"`, `"5m"`, "keep is not a duration"},
+		{"bodies", `"contents"`, `"all"`, `bodies cannot be "all"`},
+		{"mask", `"hash"`, `true`, "mask is not a text"},
+		{"key", `"0123456789abcdef"`, `"short"`, "key of the tape is too short"},
 	}},
 	{"log", frameHost + frameDomain + frameDoor + "log {\n", "}\n", []keyCase{
 		{"format", `"json"`, `"xml"`, `format cannot be "xml"`},

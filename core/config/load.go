@@ -78,17 +78,29 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return load(file, nil)
+	return load(file, nil, "")
+}
+
+// LoadWith is Load with another folder of policies than the file names.
+func LoadWith(file, policies string) (*Config, error) {
+	file, err := filepath.Abs(file)
+	if err == nil {
+		policies, err = filepath.Abs(policies)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return load(file, nil, policies)
 }
 
 // LoadFiles is Load with the contents of files as Config.Files had them, in place of
 // what is on disk now.
-func LoadFiles(file string, files Files) (*Config, error) { return load(file, files) }
+func LoadFiles(file string, files Files) (*Config, error) { return load(file, files, "") }
 
 // Files is the contents of files by their absolute paths.
 type Files map[string][]byte
 
-func load(file string, from Files) (*Config, error) {
+func load(file string, from Files, policies string) (*Config, error) {
 	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}, grouped: map[string]*group{}, from: from, files: Files{}}
 	src, err := r.read(file)
 	if errors.Is(err, os.ErrNotExist) {
@@ -101,6 +113,9 @@ func load(file string, from Files) (*Config, error) {
 	c := &Config{File: file, Files: r.files}
 	if body := r.parse(file, src); body != nil {
 		r.server(c, r.node(body, "the configuration"))
+	}
+	if policies != "" {
+		c.Policies = policies
 	}
 	r.judge(c)
 	c.Digest = fmt.Sprintf("%x", sha256.Sum256(r.digest))[:12]

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -40,6 +41,7 @@ func (r *reader) server(c *Config, n *node) {
 	r.sending(c, n)
 	c.Limits = r.limits(n.only("limits"))
 	c.Log = r.log(n.only("log"))
+	c.Tape = r.tape(n.only("tape"))
 	c.RunAs = r.runAs(n.only("run_as"))
 	if c.Metrics = n.text("metrics", ""); c.Metrics != "" {
 		if instead := checkAddress(c.Metrics, "metrics"); instead != "" {
@@ -354,6 +356,28 @@ func (r *reader) log(n *node) Log {
 	}
 	n.done()
 	return l
+}
+
+// minTapeKey is how long the key of a tape must be, in octets.
+const minTapeKey = 16
+
+func (r *reader) tape(n *node) *Tape {
+	if n == nil {
+		return nil
+	}
+	t := &Tape{
+		Size: n.size("size", 1<<30, 16<<20, 1<<44), Keep: n.duration("keep", 48*time.Hour, time.Hour, 3650*24*time.Hour),
+		Bodies: n.choice("bodies", "digests", "digests", "contents") == "contents", Mask: n.choice("mask", "none", "none", "hash", "drop"),
+		Key: n.text("key", ""),
+	}
+	if t.Key != "" && len(t.Key) < minTapeKey {
+		r.fault(n.at("key"), "key of the tape is too short", fmt.Sprintf(`Write at least %d characters, best key = file("tape.key") with what openssl rand -base64 32 prints.`, minTapeKey))
+	}
+	if t.Bodies && t.Mask != "none" {
+		r.fault(n.at("bodies"), "a tape with a mask cannot hold contents of bodies", `Addresses in them would not be masked: write bodies = "digests", or mask = "none".`)
+	}
+	n.done()
+	return t
 }
 
 func (r *reader) runAs(n *node) RunAs {

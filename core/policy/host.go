@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -22,6 +23,7 @@ type liveHost struct {
 	fuel   int64      // that this call has used up
 	calls  []HostCall // for the decision log; empty if there is none
 	noted  int        // octets in calls
+	tape   *taping    // nil: nothing is kept for a replay
 }
 
 // Bounds of one call.
@@ -33,7 +35,8 @@ const (
 	maxAnswer = 4 << 10   // octets of an answer that it is told
 )
 
-func (h *liveHost) begin(s *Set, c *Check, ev *Event) {
+func (h *liveHost) begin(s *Set, c *Check, ev *Event, tape *taping) {
+	h.tape = tape
 	h.set, h.check, h.ev, h.now, h.logged, h.fuel, h.calls, h.noted = s, c, ev, s.o.Now(), 0, 0, nil, 0
 }
 
@@ -49,6 +52,9 @@ func (h *liveHost) Random(p []byte) {
 	h.set.o.Random(p)
 	if h.Records() {
 		h.Note(HostCall{Call: "random", Answer: hex.EncodeToString(p[:min(len(p), maxAnswer)])})
+	}
+	if h.tape != nil {
+		h.tape.answer(HostAnswer{Kind: AskedRandom, Value: bytes.Clone(p)})
 	}
 }
 
@@ -79,6 +85,11 @@ func (h *liveHost) DNSKnown(qs []Question) ([]Answer, bool) {
 }
 
 func (h *liveHost) noteDNS(qs []Question, answers []Answer) {
+	if h.tape != nil {
+		for i, q := range qs {
+			h.tape.answer(HostAnswer{Kind: AskedDNS, Key: q.Type + " " + q.Name, Texts: answers[i].Records, N: int64(answers[i].Status)})
+		}
+	}
 	if !h.Records() {
 		return
 	}
@@ -137,6 +148,9 @@ func (h *liveHost) Count(_ context.Context, key string, delta int64, window time
 	if h.Records() {
 		h.note(HostCall{Call: "count", Ask: fmt.Sprintf("%s %+d %s", key, delta, window), Answer: fmt.Sprint(n)}, err)
 	}
+	if h.tape != nil {
+		h.tape.answer(HostAnswer{Kind: AskedCount, Key: key, Delta: delta, Span: window, N: n, Failed: failure(err)})
+	}
 	return n, err
 }
 
@@ -148,6 +162,9 @@ func (h *liveHost) StateGet(ctx context.Context, key string) (value []byte, ok b
 	if h.Records() {
 		h.note(HostCall{Call: "state_get", Ask: key, Answer: string(value), Status: found(ok)}, err)
 	}
+	if h.tape != nil {
+		h.tape.answer(HostAnswer{Kind: AskedStateGet, Key: key, Value: bytes.Clone(value), OK: ok, Failed: failure(err)})
+	}
 	return value, ok, err
 }
 
@@ -158,6 +175,9 @@ func (h *liveHost) StatePut(ctx context.Context, key string, value []byte, ttl t
 	}
 	if h.Records() {
 		h.note(HostCall{Call: "state_put", Ask: fmt.Sprintf("%s %s %s", key, ttl, value), Status: "ok"}, err)
+	}
+	if h.tape != nil {
+		h.tape.answer(HostAnswer{Kind: AskedStatePut, Key: key, Span: ttl, Value: bytes.Clone(value), Failed: failure(err)})
 	}
 	return err
 }
@@ -174,6 +194,9 @@ func (h *liveHost) StateSeen(ctx context.Context, key string, ttl time.Duration)
 		}
 		h.note(call, err)
 	}
+	if h.tape != nil {
+		h.tape.answer(HostAnswer{Kind: AskedStateSeen, Key: key, Span: ttl, N: seen.Count, First: seen.First, Last: seen.Last, Failed: failure(err)})
+	}
 	return seen, err
 }
 
@@ -185,6 +208,9 @@ func (h *liveHost) List(name, key string) (value string, ok bool, err error) {
 	}
 	if h.Records() {
 		h.note(HostCall{Call: "list", Ask: name + " " + key, Answer: value, Status: found(ok)}, err)
+	}
+	if h.tape != nil {
+		h.tape.answer(HostAnswer{Kind: AskedList, Key: name + "\x00" + key, Value: []byte(value), OK: ok, Failed: failure(err)})
 	}
 	return value, ok, err
 }

@@ -43,7 +43,9 @@ type Session struct {
 	set  *Set
 	plan *plan // nil: nothing to ask
 	host liveHost
-	id   mail.ID // of the Ask under way, "" until something needs it
+	tape *taping                 // nil: nothing is kept for a replay
+	told func(check string) Host // in a replay: what checks are told
+	id   mail.ID                 // of the Ask under way, "" until something needs it
 
 	held   byStage
 	permit byStage // defer_if_permit
@@ -81,14 +83,25 @@ func (s *Set) Session(door string) *Session {
 	if s == nil {
 		return &Session{}
 	}
-	return &Session{set: s, plan: s.byDoor[door]}
+	session := &Session{set: s, plan: s.byDoor[door]}
+	if s.o.Tape != nil && session.plan != nil {
+		session.tape = &taping{full: s.o.Bodies}
+	}
+	return session
 }
+
+// Replay makes the session one of a replay: checks are told what told's Hosts say, and
+// nothing of the world.
+func (s *Session) Replay(told func(check string) Host) { s.told = told }
 
 // Active reports whether a check wants stage, or a held refusal may be due at
 // it: if not, Ask would return a Decision without objection.
 func (s *Session) Active(stage Stage) bool {
 	if s.plan == nil {
 		return false
+	}
+	if s.tape != nil { // other policies may have something to say, in a replay
+		return true
 	}
 	return len(s.plan.lists[stage]) > 0 || stage == Rcpt || s.due(stage, nil) != nil
 }
@@ -160,6 +173,16 @@ func (s *Session) Ask(ctx context.Context, ev *Event) Decision {
 	if s.plan == nil {
 		return Decision{}
 	}
+	if s.tape == nil {
+		return s.judge(ctx, ev)
+	}
+	d := s.judge(ctx, s.tape.begin(ev, s.set.o.Generation))
+	s.set.o.Tape.Asked(s.tape.end(ev, &d))
+	return d
+}
+
+// judge is Ask without a tape.
+func (s *Session) judge(ctx context.Context, ev *Event) Decision {
 	stage := ev.Stage
 	s.id = ""
 	switch stage {
@@ -335,11 +358,37 @@ func (s *Session) stick(flags *byStage, ev *Event, p *Policy, c *Check, v Verdic
 	flags[ev.Stage] = &h
 }
 
+// world is what a check's call is told.
+func (s *Session) world(c *Check) Host {
+	if s.told == nil {
+		return &s.host
+	}
+	return replayed{s.told(c.label), &s.host}
+}
+
+// replayed is the Host of a replay, whose answers are noted as those of the world are.
+type replayed struct {
+	Host
+	live *liveHost
+}
+
+// Records, Note and Burned are the live host's (Recorder).
+func (r replayed) Records() bool { return r.live.Records() }
+
+// Note keeps a call.
+func (r replayed) Note(c HostCall) { r.live.Note(c) }
+
+// Burned notes the call's fuel.
+func (r replayed) Burned(fuel int64) { r.live.Burned(fuel) }
+
 // call asks one plugin, unless the check does not apply to ev. Whatever goes
 // wrong is an error, never a verdict; it is counted and logged here.
 func (s *Session) call(ctx context.Context, c *Check, ev *Event) (v Verdict, err error) {
 	began := time.Now()
-	s.host.begin(s.set, c, ev)
+	s.host.begin(s.set, c, ev, s.tape)
+	if s.tape != nil {
+		s.tape.call(c, s.host.now)
+	}
 	applies := true
 	defer func() {
 		if r := recover(); r != nil {
@@ -350,7 +399,13 @@ func (s *Session) call(ctx context.Context, c *Check, ev *Event) (v Verdict, err
 		}
 		if !applies {
 			s.skip(c, ev, "when")
+			if s.tape != nil {
+				s.tape.skipped()
+			}
 			return
+		}
+		if s.tape != nil {
+			s.tape.said(v, err, s.host.fuel)
 		}
 		took := time.Since(began)
 		c.tally.count(ev.Stage, &v, err, took, s.host.fuel)
@@ -371,7 +426,7 @@ func (s *Session) call(ctx context.Context, c *Check, ev *Event) (v Verdict, err
 			return Verdict{}, nil
 		}
 	}
-	v, err = c.Plugin.Call(ctx, ev, &s.host)
+	v, err = c.Plugin.Call(ctx, ev, s.world(c))
 	if err == nil {
 		err = v.check(ev.Stage)
 	}

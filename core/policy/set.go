@@ -28,6 +28,8 @@ type SetOptions struct {
 	Random   func(p []byte)   // nil: crypto/rand
 	Logger   *slog.Logger     // nil: no log
 	Log      DecisionLog      // nil: decisions are not recorded
+	Tape     Tape             // nil: nothing is kept for a replay
+	Bodies   bool             // what checks read of bodies is kept on the tape, not only its digest
 	State    State            // nil: a small one in memory, which forgets at restart
 
 	Generation int  // of the configuration, for the decision log
