@@ -36,11 +36,11 @@ func (t *taping) begin(ev *Event, generation int) *Event {
 		d := tapedDirectory{t, ev.Directory}
 		watched.Directory = d
 		// Other versions of the policies may ask what these do not.
-		if ev.Stage >= Mail && ev.HasSender && !ev.Sender.IsNull() {
+		switch {
+		case ev.Stage == Mail && !ev.Sender.IsNull():
 			d.Class(ev.Sender)
 			d.Owners(ev.Sender)
-		}
-		if ev.Stage >= Rcpt && !ev.Recipient.IsNull() {
+		case ev.Stage == Rcpt && !ev.Recipient.IsNull():
 			d.Class(ev.Recipient)
 		}
 	}

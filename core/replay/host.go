@@ -185,8 +185,8 @@ type directory struct {
 }
 
 func (d directory) find(p mail.Path, owners bool) ([]string, bool) {
-	for i := range d.facts {
-		if f := &d.facts[i]; f.Path == p && f.Owners == owners {
+	for _, f := range slices.Backward(d.facts) {
+		if f.Path == p && f.Owners == owners {
 			return f.Texts, true
 		}
 	}

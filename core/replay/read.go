@@ -12,7 +12,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/wafermail/wafer/core/policy"
 )
@@ -49,10 +49,6 @@ func Read(ctx context.Context, dir string, o ReadOptions, each func(*policy.Aske
 		return nil, err
 	}
 	r := &tapeReader{o: o, each: each}
-	if r.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxChunk)); err != nil {
-		return nil, err
-	}
-	defer r.dec.Close()
 	for _, name := range names {
 		if fi, err := os.Stat(name); err == nil {
 			r.total += fi.Size()
@@ -73,7 +69,6 @@ func Read(ctx context.Context, dir string, o ReadOptions, each func(*policy.Aske
 type tapeReader struct {
 	o              ReadOptions
 	each           func(*policy.Asked) error
-	dec            *zstd.Decoder
 	problems       []Problem
 	done, total    int64
 	sealed, opened bool // some chunk was sealed; one could be opened
@@ -172,7 +167,11 @@ func (r *tapeReader) chunk(name string, off int64, n uint64, head, stored []byte
 		}
 		r.opened = true
 	}
-	raw, err := r.dec.DecodeAll(stored, r.raw[:0])
+	var raw []byte
+	size, err := s2.DecodedLen(stored)
+	if err == nil && size == int(le.Uint32(head[8:])) {
+		raw, err = s2.Decode(r.raw[:cap(r.raw)], stored)
+	}
 	if err != nil || len(raw) != int(le.Uint32(head[8:])) {
 		r.problem(name, off, "the chunk cannot be unpacked")
 		return nil

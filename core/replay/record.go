@@ -19,7 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/wafermail/wafer/core/policy"
 )
@@ -27,7 +27,7 @@ import (
 // A tape is a folder of files, named by the time of their beginning. A file begins with
 // fileMagic, one octet that is 1 if what follows is sealed, and a salt of 16 octets. Then
 // come chunks: a head of headSize octets, and entries, each with its length before it,
-// compressed with zstd and, with a secret, sealed with AES-256-GCM under a key that HKDF
+// compressed with S2 and, with a secret, sealed with AES-256-GCM under a key that HKDF
 // makes of secret and salt. The nonce is the chunk's number, and the head is authenticated
 // with it, so that chunks cannot be exchanged or left out unnoticed.
 const (
@@ -69,6 +69,8 @@ type Recorder struct {
 	closed bool
 	queue  chan *entry
 	done   chan struct{}
+
+	closing chan struct{}
 }
 
 // entry is one that waits to be written.
@@ -94,13 +96,9 @@ func Record(dir string, o RecordOptions) (*Recorder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the tape: %w", err)
 	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return nil, err
-	}
-	r := &Recorder{dir: dir, o: o, queue: make(chan *entry, 16<<10), done: make(chan struct{})}
+	r := &Recorder{dir: dir, o: o, queue: make(chan *entry, 16<<10), done: make(chan struct{}), closing: make(chan struct{})}
 	r.pool.New = func() any { return &entry{} }
-	go r.run(&tapeWriter{r: r, enc: enc})
+	go r.run(&tapeWriter{r: r})
 	return r, nil
 }
 
@@ -139,6 +137,7 @@ func (r *Recorder) Close() error {
 	r.mu.Lock()
 	if !r.closed {
 		r.closed = true
+		close(r.closing)
 		close(r.queue)
 	}
 	r.mu.Unlock()
@@ -146,34 +145,66 @@ func (r *Recorder) Close() error {
 	return nil
 }
 
-// run gathers entries into chunks.
+// run gathers entries into chunks. It looks at the queue now and then: being woken by
+// each entry would cost the sessions more than the entry does.
 func (r *Recorder) run(w *tapeWriter) {
 	defer close(r.done)
 	defer w.close()
-	tick := time.NewTicker(chunkWait)
-	defer tick.Stop()
+	begun := time.Time{} // when the chunk that is being gathered was begun
 	for {
-		select {
-		case e, ok := <-r.queue:
-			if !ok {
-				w.flush()
-				return
+		var e *entry
+		ok := true
+		if w.entries == 0 {
+			e, ok = <-r.queue
+		} else {
+			select {
+			case e, ok = <-r.queue:
+			case <-time.After(chunkWait - min(time.Since(begun), chunkWait)):
 			}
-			r.waiting.Add(-int64(len(e.b)))
-			w.add(e)
-			if cap(e.b) <= 64<<10 {
-				r.pool.Put(e)
+		}
+		if e != nil {
+			if w.entries == 0 {
+				begun = time.Now()
 			}
-		case <-tick.C:
+			r.take(w, e)
+			select {
+			case <-time.After(linger):
+			case <-r.closing:
+			}
+			for more := true; more; {
+				select {
+				case e, ok = <-r.queue:
+					if more = ok; ok {
+						r.take(w, e)
+					}
+				default:
+					more = false
+				}
+			}
+		}
+		if !ok || time.Since(begun) >= chunkWait {
 			w.flush()
 		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// linger is how long an entry waits for others.
+const linger = 20 * time.Millisecond
+
+func (r *Recorder) take(w *tapeWriter, e *entry) {
+	r.waiting.Add(-int64(len(e.b)))
+	w.add(e)
+	if cap(e.b) <= 64<<10 {
+		r.pool.Put(e)
 	}
 }
 
 // tapeWriter writes files. Only run uses it.
 type tapeWriter struct {
 	r    *Recorder
-	enc  *zstd.Encoder
 	f    *os.File
 	size int64
 	seal cipher.AEAD
@@ -225,8 +256,14 @@ func (w *tapeWriter) write() error {
 			return err
 		}
 	}
-	w.stored = append(w.stored[:0], make([]byte, headSize)...)
-	w.stored = w.enc.EncodeAll(w.raw, w.stored)
+	if need := headSize + s2.MaxEncodedLen(len(w.raw)); cap(w.stored) < need+64 {
+		w.stored = make([]byte, 0, need+64)
+	}
+	w.stored = w.stored[:headSize]
+	clear(w.stored)
+	// S2 costs a tenth of what zstd does, and mail is waiting for the core.
+	packed := s2.Encode(w.stored[headSize:cap(w.stored)], w.raw)
+	w.stored = w.stored[:headSize+len(packed)]
 	head := w.stored[:headSize]
 	size := len(w.stored) - headSize
 	if w.seal != nil {

@@ -144,7 +144,11 @@ type session struct {
 	last    int  // entry of the lane
 	heard   *policy.Asked
 	dns     map[string]*policy.HostAnswer // of all checks so far
+	facts   []policy.Fact                 // the newest last
 }
+
+// maxFacts bounds what a session remembers of the directory.
+const maxFacts = 1000
 
 // New returns a Player that has no policies yet.
 func New(o Options) *Player {
@@ -293,10 +297,14 @@ func (l *lane) play(a *policy.Asked, n int) {
 			}
 		}
 	}
+	if len(s.facts) > maxFacts {
+		s.facts = nil
+	}
+	s.facts = append(s.facts, a.Facts...)
 	seen := &notes{}
 	ev := a.Event
 	if a.Directory {
-		ev.Directory = directory{a.Facts, seen}
+		ev.Directory = directory{s.facts, seen}
 	}
 	if a.Content {
 		ev.Content = content{a.Fields, a.Reads, seen}
