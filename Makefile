@@ -23,7 +23,7 @@ plugins/build/%.wasm: $$(wildcard plugins/%/*.go) $(SDK) go.mod
 
 # What the interop tests use is a Debian package each; a test whose program is
 # missing says so and is skipped, so name what is missing before the run too.
-PROGRAMS := swaks curl mbsync fetchmail openssl doveadm postfix
+PROGRAMS := swaks curl mbsync fetchmail openssl doveadm postfix opendkim rspamd
 test: plugins
 	@for p in $(PROGRAMS); do PATH="$$PATH:/usr/sbin:/sbin" command -v $$p >/dev/null || echo "missing: $$p (its interop tests are skipped; .ci/run names the Debian packages)"; done
 	$(GO) vet ./...

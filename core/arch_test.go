@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"core/admin":           {"core/mail", "core/queue"},
 	"core": {
 		"core/mail", "core/dns", "core/auth", "core/policy", "core/maildir", "core/config", "core/wasm",
-		"core/smtpd", "core/imapd", "core/pop3d", "core/admin", "core/lists", "core/durable", "core/queue", "core/relay", "core/bounce", "core/mtasts", "core/srs", "core/downgrade", "core/spill", "core/state", "core/decisions", "core/delegate", "core/replay", "plugins",
+		"core/smtpd", "core/imapd", "core/pop3d", "core/admin", "core/lists", "core/durable", "core/queue", "core/relay", "core/bounce", "core/mtasts", "core/srs", "core/downgrade", "core/spill", "core/state", "core/decisions", "core/delegate", "core/milter", "core/replay", "plugins",
 	},
 	"core/lists":        {"core/policy"},
 	"core/state":        {"core/policy"},

@@ -55,7 +55,7 @@ func describe(g *generation) map[string]string {
 			if k.Observe {
 				mode = "observe"
 			}
-			d["check "+p.Name+"/"+k.Name] = text("place", i+1, "plugin", k.Plugin+k.Delegate, "digest", fmt.Sprintf("%.12s", digests[p.Name+"/"+k.Name]), "at", k.At,
+			d["check "+p.Name+"/"+k.Name] = text("place", i+1, "plugin", k.Plugin+k.Delegate+k.Milter, "digest", fmt.Sprintf("%.12s", digests[p.Name+"/"+k.Name]), "at", k.At,
 				"grants", k.Allow, "lists", k.Lists, "mode", mode, "on_error", k.OnError, "reply_at", k.ReplyAt, "timeout", k.Timeout, "when", k.WhenText, "with", withText(k.With))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/wafermail/wafer/core/delegate"
 	"github.com/wafermail/wafer/core/lists"
 	"github.com/wafermail/wafer/core/mail"
+	"github.com/wafermail/wafer/core/milter"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/wasm"
 	"github.com/wafermail/wafer/plugins"
@@ -261,6 +262,13 @@ func loadPlugin(ctx context.Context, owner string, c config.Check, w world, file
 			timeout = 10 * time.Second
 		}
 		p, err := delegate.New(delegate.Options{Address: c.Delegate, Timeout: timeout, Logger: w.log})
+		if err != nil {
+			return nil, fmt.Errorf("%s: check %q: %w", c.Where, owner+"/"+c.Name, err)
+		}
+		return p, nil
+	}
+	if c.Milter != "" {
+		p, err := milter.New(milter.Options{Address: c.Milter, Timeout: c.Timeout, Logger: w.log})
 		if err != nil {
 			return nil, fmt.Errorf("%s: check %q: %w", c.Where, owner+"/"+c.Name, err)
 		}

@@ -176,7 +176,8 @@ type Check struct {
 	Path   bool   // Plugin is a path
 
 	Delegate string        // "unix:PATH" or "inet:HOST:PORT" of a policy daemon that is asked instead of a plugin
-	Timeout  time.Duration // of one question; 0: 5 s of a plugin, 10 s of a daemon
+	Milter   string        // likewise of a milter
+	Timeout  time.Duration // of one question; 0: 5 s of a plugin, 10 s of a daemon, 5 min of a milter
 	At       []policy.Stage
 	Allow    []string
 	Lists    []string            // names of Config.Lists

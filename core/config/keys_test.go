@@ -133,6 +133,7 @@ var frames = []frame{
 		{"allow", `["dns", "count", "state", "list", "message"]`, `["disk"]`, `nothing called "disk" can be allowed`},
 		{"lists", "[\"blocked\"]\nallow = [\"list\"]", "[\"bloked\"]\nallow = [\"list\"]", `no list "bloked"`},
 		{"delegate", `"unix:/run/policyd"`, `"unix:policyd"`, "is no policy daemon"},
+		{"milter", `"unix:/run/rspamd/milter.sock"`, `"rspamd"`, "is no milter"},
 		{"timeout", `"25s"`, `25`, "timeout is not a duration"},
 		{"on_error", `"reject"`, `"discard"`, `on_error cannot be "discard"`},
 		{"mode", `"observe"`, `"off"`, `mode cannot be "off"`},

@@ -119,7 +119,7 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 			r.fault(places[i], "stage "+w+" never comes", "The doors of this policy are "+strings.Join(doors, ", ")+": IMAP and POP3 ask at connect and auth only, door policy never at message, and queued, route and bounce are of door queue alone.")
 			continue
 		}
-		if c.Delegate != "" && (stage == policy.StartTLS || stage == policy.Auth) {
+		if (c.Delegate != "" || c.Milter != "") && (stage == policy.StartTLS || stage == policy.Auth || stage > policy.Message) {
 			r.fault(places[i], "a policy daemon cannot be asked at "+w, "Its protocol has connect, helo, mail, rcpt, data and message.")
 			continue
 		}
@@ -154,26 +154,32 @@ func (r *reader) check(n *node, name string, at hcl.Range, doors []string) Check
 
 // asked reads who is asked: a plugin, or a policy daemon.
 func (r *reader) asked(n *node, c *Check) {
-	c.Delegate = n.text("delegate", "")
+	c.Delegate, c.Milter = n.text("delegate", ""), n.text("milter", "")
 	c.Timeout = n.duration("timeout", 0, 100*time.Millisecond, 2*time.Minute)
-	if n.body.Attributes["delegate"] == nil {
+	key, address, what, help := "delegate", c.Delegate, "policy daemon", `Write "unix:/run/policyd-spf" or "inet:127.0.0.1:10031".`
+	if a := n.body.Attributes["milter"]; a != nil {
+		if n.body.Attributes["delegate"] != nil {
+			r.fault(a.NameRange, n.what+" asks both a policy daemon and a milter", "Write a check for each.")
+		}
+		key, address, what, help = "milter", c.Milter, "milter", `Write "unix:/run/rspamd/milter.sock" or "inet:127.0.0.1:11332".`
+	}
+	if n.body.Attributes[key] == nil {
 		r.plugin(n, c)
 		return
 	}
-	for _, key := range []string{"plugin", "allow", "lists", "with"} {
-		if a := n.body.Attributes[key]; a != nil {
-			r.fault(a.NameRange, n.what+" asks a policy daemon, which has no "+key, "Take out "+key+", or delegate.")
+	for _, other := range []string{"plugin", "allow", "lists", "with"} {
+		if a := n.body.Attributes[other]; a != nil {
+			r.fault(a.NameRange, n.what+" asks a "+what+", which has no "+other, "Take out "+other+", or "+key+".")
 		}
 	}
-	if instead := delegateFault(c.Delegate); instead != "" {
-		r.fault(n.at("delegate"), strconv.Quote(c.Delegate)+" is no policy daemon", instead)
+	if instead := daemonFault(address, help); instead != "" {
+		r.fault(n.at(key), strconv.Quote(address)+" is no "+what, instead)
 	}
 	n.attrs = append(n.attrs, "plugin")
 }
 
-// delegateFault says what to write instead of a daemon's address, or "".
-func delegateFault(s string) string {
-	const help = `Write "unix:/run/policyd-spf" or "inet:127.0.0.1:10031".`
+// daemonFault says what to write instead of a daemon's address, or "".
+func daemonFault(s, help string) string {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if !filepath.IsAbs(path) {
 			return "The path of a socket is absolute. " + help

@@ -93,6 +93,9 @@ func (c *client) ID() string { return "delegate:" + c.o.Address }
 // Digest is empty: what a daemon is made of is not known.
 func (c *client) Digest() string { return "" }
 
+// Foreign says that a replay cannot ask again (policy.Foreign).
+func (c *client) Foreign() {}
+
 // Close waits for the questions that are under way and closes the connections.
 func (c *client) Close() error {
 	c.pool.close()

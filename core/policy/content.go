@@ -83,3 +83,10 @@ func (c *content) Body(p []byte, off int64) (int, error) {
 	}
 	return c.r.ReadAt(p, int64(len(c.header))+off)
 }
+
+// RawHeader is the header section as it stands, with the empty line that ends it, as far
+// as checks are shown it.
+func (c *content) RawHeader() []byte {
+	c.load()
+	return c.header
+}

@@ -180,6 +180,10 @@ type Plugin interface {
 	Close() error
 }
 
+// Foreign is a Plugin that asks a program outside, of which a replay knows only what it
+// said then.
+type Foreign interface{ Foreign() }
+
 // Module is a Plugin that is made of a module.
 type Module interface {
 	ID() string     // "org.example.dnsbl"

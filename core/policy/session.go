@@ -43,9 +43,9 @@ type Session struct {
 	set  *Set
 	plan *plan // nil: nothing to ask
 	host liveHost
-	tape *taping                 // nil: nothing is kept for a replay
-	told func(check string) Host // in a replay: what checks are told
-	id   mail.ID                 // of the Ask under way, "" until something needs it
+	tape *taping                    // nil: nothing is kept for a replay
+	told func(check string) Witness // in a replay: what checks are told
+	id   mail.ID                    // of the Ask under way, "" until something needs it
 
 	held   byStage
 	permit byStage // defer_if_permit
@@ -92,7 +92,7 @@ func (s *Set) Session(door string) *Session {
 
 // Replay makes the session one of a replay: checks are told what told's Hosts say, and
 // nothing of the world.
-func (s *Session) Replay(told func(check string) Host) { s.told = told }
+func (s *Session) Replay(told func(check string) Witness) { s.told = told }
 
 // Active reports whether a check wants stage, or a held refusal may be due at
 // it: if not, Ask would return a Decision without objection.
@@ -366,6 +366,13 @@ func (s *Session) world(c *Check) Host {
 	return replayed{s.told(c.label), &s.host}
 }
 
+// Witness is what a Host of a replay is besides: it knows what the check said then.
+type Witness interface {
+	Host
+	// Said is the verdict or the error of then.
+	Said() (Verdict, error)
+}
+
 // replayed is the Host of a replay, whose answers are noted as those of the world are.
 type replayed struct {
 	Host
@@ -425,6 +432,10 @@ func (s *Session) call(ctx context.Context, c *Check, ev *Event) (v Verdict, err
 		if !applies {
 			return Verdict{}, nil
 		}
+	}
+	if _, foreign := c.Plugin.(Foreign); foreign && s.told != nil {
+		v, err = s.told(c.label).Said()
+		return v, err
 	}
 	v, err = c.Plugin.Call(ctx, ev, s.world(c))
 	if err == nil {

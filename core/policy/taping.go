@@ -160,3 +160,12 @@ func (x *tapedContent) Body(p []byte, off int64) (int, error) {
 	}
 	return n, err
 }
+
+// RawHeader is the content's; programs outside are shown it, and a replay does not ask
+// them.
+func (x *tapedContent) RawHeader() []byte {
+	if c, ok := x.c.(interface{ RawHeader() []byte }); ok {
+		return c.RawHeader()
+	}
+	return nil
+}

@@ -172,6 +172,18 @@ func (h *host) List(name, key string) (string, bool, error) {
 	return string(a.Value), a.OK, failed(a)
 }
 
+// Said is what the check said then (policy.Witness).
+func (h *host) Said() (policy.Verdict, error) {
+	if h.call == nil {
+		h.seen.miss("what a program outside would have said")
+		return policy.Verdict{}, nil
+	}
+	if h.call.Err != "" {
+		return policy.Verdict{}, errors.New(h.call.Err)
+	}
+	return h.call.Verdict, nil
+}
+
 // Metric counts nothing.
 func (h *host) Metric(string, int64) {}
 

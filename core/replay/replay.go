@@ -309,7 +309,7 @@ func (l *lane) play(a *policy.Asked, n int) {
 	if a.Content {
 		ev.Content = content{a.Fields, a.Reads, seen}
 	}
-	s.walk.Replay(func(check string) policy.Host {
+	s.walk.Replay(func(check string) policy.Witness {
 		var call *policy.Called
 		for i := range a.Calls {
 			if a.Calls[i].Check == check {
