@@ -327,6 +327,8 @@ func (s *Server) first(ctx context.Context, certs *certificates) (*generation, e
 		s.set.Log, s.decisions = log, log
 	}
 	s.counters = s.set.Counters
+	s.set.Shadow = policy.NewShadow()
+	s.opened(s.set.Shadow.Close)
 	if err := s.record(s.config); err != nil {
 		return nil, err
 	}

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// slices is how many parts a window is counted in. A sum covers the running
-// part and the slices-1 before it entirely, so it never counts less than the
-// window holds and forgets within 1/slices of it.
-const slices = 16
+// pieces is how many parts a window is counted in. A sum covers the running
+// part and the pieces-1 before it entirely, so it never counts less than the
+// window holds and forgets within 1/pieces of it.
+const pieces = 16
 
 // maxWindow bounds a window: longer memories belong on disk.
 const maxWindow = 31 * 24 * time.Hour
@@ -43,7 +43,7 @@ type counter struct {
 	key    string
 	window time.Duration
 	last   int64 // number of the running slice since 1970
-	sums   [slices + 1]int64
+	sums   [pieces + 1]int64
 }
 
 // NewCounters returns empty counters.
@@ -62,7 +62,7 @@ func NewCounters(o CounterOptions) *Counters {
 // the window that ends at now. A negative sum is zero. A window that differs
 // from the key's last one starts the counter anew.
 func (c *Counters) Add(key string, delta int64, window time.Duration, now time.Time) (int64, error) {
-	if window < slices || window > maxWindow {
+	if window < pieces || window > maxWindow {
 		return 0, errors.New("count: window must be positive and at most 744h")
 	}
 	s := &c.shards[maphash.String(c.seed, key)%uint64(len(c.shards))]
@@ -87,15 +87,15 @@ func (c *Counters) Add(key string, delta int64, window time.Duration, now time.T
 }
 
 func (c *counter) add(delta int64, window time.Duration, now time.Time) (sum int64) {
-	slice := max(now.UnixNano()/int64(window/slices), 0)
-	if c.window != window || slice-c.last > slices || slice < c.last-slices {
-		c.window, c.last, c.sums = window, slice, [slices + 1]int64{}
+	slice := max(now.UnixNano()/int64(window/pieces), 0)
+	if c.window != window || slice-c.last > pieces || slice < c.last-pieces {
+		c.window, c.last, c.sums = window, slice, [pieces + 1]int64{}
 	}
 	for c.last < slice { // the ring moves on
 		c.last++
-		c.sums[c.last%(slices+1)] = 0
+		c.sums[c.last%(pieces+1)] = 0
 	}
-	at := &c.sums[c.last%(slices+1)]
+	at := &c.sums[c.last%(pieces+1)]
 	*at = min(max(*at+min(max(delta, -maxCount), maxCount), 0), maxCount)
 	for _, n := range c.sums {
 		sum += n

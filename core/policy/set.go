@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -32,6 +33,8 @@ type SetOptions struct {
 	Bodies   bool             // what checks read of bodies is kept on the tape, not only its digest
 	State    State            // nil: a small one in memory, which forgets at restart
 
+	Shadow *Shadow // asks checks that only observe; nil: they are asked in their turn
+
 	Generation int  // of the configuration, for the decision log
 	Explain    bool // the decision log is told also which checks were not asked, and why
 }
@@ -42,6 +45,8 @@ type Set struct {
 	o      SetOptions
 	byDoor map[string]*plan
 	checks []*Check
+
+	shadows sync.WaitGroup // calls of checks that only observe, under way
 }
 
 // plan is what one door asks: for each stage the lists of its policies.
@@ -143,6 +148,7 @@ func (s *Set) Close() error {
 	if s == nil {
 		return nil
 	}
+	s.shadows.Wait()
 	var errs []error
 	for _, c := range s.checks {
 		if err := c.Plugin.Close(); err != nil {

@@ -180,6 +180,7 @@ func (silent) Overruled(*policy.Event, mail.Status) (policy.Decision, bool) {
 }
 func (silent) Reset()                   {}
 func (silent) Active(policy.Stage) bool { return false }
+func (silent) Answered()                {}
 
 // BenchmarkIdle reports the memory of one idle connection: heap and stacks of
 // 2,000 of them. The clients live in the same process; what is left when the

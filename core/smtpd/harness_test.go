@@ -184,6 +184,7 @@ func (p *script) Reset() {
 }
 
 func (p *script) Active(policy.Stage) bool { return true }
+func (p *script) Answered()                {}
 
 func (p *script) stages() []policy.Stage {
 	p.mu.Lock()

@@ -102,7 +102,11 @@ func New(c Config) (*Server, error) {
 			s.tls = auth.TLSConfig(s.tls)
 		}
 	}
-	s.newJudge = func(r Rules) judge { return r.Policy.Session(string(c.Profile)) }
+	s.newJudge = func(r Rules) judge {
+		j := r.Policy.Session(string(c.Profile))
+		j.Waits()
+		return j
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }

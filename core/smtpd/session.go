@@ -83,6 +83,11 @@ type outcome struct {
 func newSession(srv *Server, nc net.Conn) *session {
 	s := &session{srv: srv, limits: &srv.c.Limits, raw: nc, begun: time.Now()}
 	s.wire.start(nc, &srv.buffers, srv.c.Limits.Write)
+	s.sent = func() {
+		if s.judge != nil {
+			s.judge.Answered()
+		}
+	}
 	s.id = mail.NewID(s.begun)
 	s.talks = srv.log.Enabled(context.Background(), slog.LevelDebug)
 	s.client.Addr = addrPort(nc.RemoteAddr())
@@ -446,6 +451,7 @@ func (s *session) close() {
 	if s.flush() == nil && (!s.settled || s.buffered() > 0) {
 		s.linger()
 	}
+	s.sent()
 	_ = s.nc.Close() // the session is over either way
 	s.release()
 	if s.entered {

@@ -197,4 +197,5 @@ type judge interface {
 	Overruled(ev *policy.Event, own mail.Status) (policy.Decision, bool)
 	Reset()
 	Active(stage policy.Stage) bool
+	Answered()
 }

@@ -44,6 +44,7 @@ type wire struct {
 	r, w  int    // unread octets are buf[r:w]
 	large *[largeBuffer]byte
 	out   []byte
+	sent  func() // called when replies have left; nil: nobody wants to know
 	small [smallBuffer]byte
 }
 
@@ -93,6 +94,9 @@ func (c *wire) flush() error {
 	}
 	_, err := c.nc.Write(c.out)
 	c.out = c.out[:0]
+	if c.sent != nil {
+		c.sent()
+	}
 	if cap(c.out) > 2*smallBuffer {
 		c.out = nil
 	}
