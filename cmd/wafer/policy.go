@@ -24,6 +24,9 @@ type policyCmd struct {
 	Log     policyLogCmd     `cmd:"" help:"Print the decision log, filtered."`
 	Counter policyCounterCmd `cmd:"" help:"List and reset what checks of the running server have counted (ratelimit)."`
 	State   policyStateCmd   `cmd:"" help:"List and reset what checks of the running server remember (greylist)."`
+	Pack    policyPackCmd    `cmd:"" help:"Make one file of a folder of policies, signed if wanted."`
+	Verify  policyVerifyCmd  `cmd:"" help:"Verify such a file, and show what is in it."`
+	Key     policyKeyCmd     `cmd:"" help:"Make a pair of keys to sign such files with."`
 	Replay  policyReplayCmd  `cmd:"" help:"Judge recorded mail again, with these policies or others, and print what differs."`
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/wafermail/wafer/core/dns"
 	"github.com/wafermail/wafer/core/policy"
 	"github.com/wafermail/wafer/core/replay"
+	"github.com/wafermail/wafer/core/tape"
 )
 
 // policyReplayCmd judges recorded mail again.
@@ -59,7 +60,7 @@ func (c *policyReplayCmd) Run(std streams) (err error) {
 		return err
 	}
 	defer func() { err = joined(err, rules.Close()) }()
-	o := replay.ReadOptions{Since: since, Until: until}
+	o := tape.ReadOptions{}
 	if cfg.Tape != nil && cfg.Tape.Key != "" {
 		o.Secret = []byte(cfg.Tape.Key)
 	}
@@ -84,13 +85,13 @@ func (c *policyReplayCmd) Run(std streams) (err error) {
 		return err
 	}
 	p.Start(set)
-	problems, err := replay.Read(ctx, core.TapeDir(cfg), o, func(a *policy.Asked) error { p.Play(a); return nil })
+	stats, err := replay.Read(ctx, core.TapeDir(cfg), tape.Filter{Since: since, Until: until}, o, func(a *policy.Asked) error { p.Play(a); return nil })
 	totals := p.Finish()
 	bar.end()
 	if err != nil {
 		return err
 	}
-	if err := out.totals(&totals, problems, time.Since(began)); err != nil {
+	if err := out.totals(&totals, stats.Problems, time.Since(began)); err != nil {
 		return err
 	}
 	if out.err != nil {
@@ -205,12 +206,12 @@ func outcomeText(o *replay.Outcome) string {
 	return oneLine(strings.Join(words, " "))
 }
 
-func (o *replayPrinter) totals(t *replay.Totals, problems []replay.Problem, took time.Duration) error {
+func (o *replayPrinter) totals(t *replay.Totals, problems []tape.Problem, took time.Duration) error {
 	if o.json {
 		return json.NewEncoder(o.std.out).Encode(struct {
 			*replay.Totals
-			Problems []replay.Problem `json:"problems,omitempty"`
-			Took     int64            `json:"took_ms"`
+			Problems []tape.Problem `json:"problems,omitempty"`
+			Took     int64          `json:"took_ms"`
 		}{t, problems, took.Milliseconds()})
 	}
 	w := o.std.out
@@ -218,7 +219,7 @@ func (o *replayPrinter) totals(t *replay.Totals, problems []replay.Problem, took
 		fmt.Fprintf(w, "… and %d more\n", more)
 	}
 	for _, p := range problems {
-		fmt.Fprintf(w, "%s, octet %d: %s\n", p.File, p.Offset, p.What)
+		fmt.Fprintln(w, p)
 	}
 	fmt.Fprintf(w, "%s in %s, %s of checks\n", count(t.Moments, "moment", "moments"), count(t.Sessions, "session", "sessions"), count(t.Calls, "call", "calls"))
 	if t.Moments > 0 {

@@ -45,6 +45,7 @@ var frames = []frame{
 		{"xclient_networks", `"192.0.2.1"`, `"::ffff:192.0.2.1"`, "would match nobody"},
 		{"resolvers", `["127.0.0.1", "[::1]:5353"]`, `["localhost"]`, "is no name server"},
 		{"dnssec", `true`, `"yes"`, "dnssec is not true or false"},
+		{"policy_keys", `[]`, `{}`, "policy_keys"},
 		{"metrics", `"127.0.0.1:9464"`, `"9464"`, "is not an address to listen on"},
 	}},
 	{"tls", frameHost + frameDomain + frameDoor + "tls {\n", "}\n", []keyCase{
@@ -305,7 +306,7 @@ func TestPoliciesThatAreNotThere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for policies, want := range map[string]string{"polices": "policies cannot be read", "files/users": "policies cannot be read", "[odd]": "policy file cannot be read"} {
+	for policies, want := range map[string]string{"polices": "policies cannot be read", "files/users": "bundle of policies cannot be used", "[odd]": "policy file cannot be read"} {
 		_, faults := loadText(t, dir, "policies = \""+policies+"\"\n"+base)
 		if len(faults) != 1 || faults[0].Summary != want || faults[0].Line != 1 {
 			t.Errorf("policies = %q gives %+v, want %q", policies, faults, want)

@@ -55,7 +55,8 @@ type reader struct {
 	domains    []domainPlaces // of Config.Domains
 	listeners  []listenerPlaces
 	policiesAt hcl.Range
-	dnssec     bool // Config.DNSSEC
+	policyKeys []string // files of public keys that must have signed the policies; nil: anybody may
+	dnssec     bool     // Config.DNSSEC
 
 	grouped map[string]*group // by name
 	wanted  []wantedList      // by checks
@@ -117,6 +118,7 @@ func load(file string, from Files, policies string) (*Config, error) {
 	if policies != "" {
 		c.Policies = policies
 	}
+	r.bundled(c, r.policyKeys)
 	r.judge(c)
 	c.Digest = fmt.Sprintf("%x", sha256.Sum256(r.digest))[:12]
 	if err := r.err(); err != nil {

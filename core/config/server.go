@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,12 @@ func (r *reader) server(c *Config, n *node) {
 	}
 	c.State = n.path("state", defaultState)
 	c.Policies, r.policiesAt = n.path("policies", ""), n.at("policies")
+	r.policyKeys, _ = n.elements("policy_keys")
+	for i, key := range r.policyKeys {
+		if !filepath.IsAbs(key) {
+			r.policyKeys[i] = filepath.Join(r.dir, key)
+		}
+	}
 	c.Sync = n.choice("sync", "auto", "auto", "syncfs", "fsync")
 	c.Trusted = n.fewNetworks("trusted_networks", "could relay without logging in, and would be limited by nothing")
 	c.Proxy = n.fewNetworks("proxy_networks", "could say that it is another")

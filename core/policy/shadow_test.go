@@ -15,7 +15,7 @@ import (
 type asker func(ev *Event) (Verdict, error)
 
 func (a asker) Call(_ context.Context, ev *Event, _ Host) (Verdict, error) { return a(ev) }
-func (asker) Close() error                                                  { return nil }
+func (asker) Close() error                                                 { return nil }
 
 // gathered keeps records.
 type gathered struct {
