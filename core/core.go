@@ -172,6 +172,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 	if _, err = s.plan(g, sockets); err != nil {
 		return s, err
 	}
+	s.takeUp(g)
 	return s, s.history.keep(g)
 }
 

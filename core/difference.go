@@ -70,6 +70,9 @@ func describe(g *generation) map[string]string {
 	if c.TLS != nil {
 		d["tls"] = text("cert", c.TLS.Cert, "key", c.TLS.Key, "min_version", c.TLS.MinVersion, "names", len(c.TLS.Names), "serial", g.certs.serials())
 	}
+	if x := c.Rollout; x != nil {
+		d["rollout "+x.Name] = text("policies", x.Policies, x.Digest, "percent", x.Percent, "sticky", x.Sticky, "reject_rate", x.Guard.RejectRate, "error_rate", x.Guard.ErrorRate, "p99", x.Guard.P99, "sessions", x.Guard.Sessions)
+	}
 	d["trusted_networks"] = text(c.Trusted)
 	return d
 }

@@ -83,10 +83,10 @@ func (s *Server) engine(d *door, c *config.Config) error {
 				Session: c.Limits.Session, GreetDelay: c.Limits.GreetDelay,
 			},
 			Registry: s.registry, Names: s.names, Logger: log,
-			Begin: func() smtpd.Rules {
+			Begin: func(client netip.Addr) smtpd.Rules {
 				g, release := s.pin()
 				return smtpd.Rules{
-					Policy: g.policy, Auth: s.auth, Directory: g.domains, Release: release,
+					Policy: g.policyFor(client), Auth: s.auth, Directory: g.domains, Release: release,
 					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: g.trusted, quota: s.quotaFor, limit: g.config.Limits.MessageSize, log: log},
 				}
 			},

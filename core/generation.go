@@ -36,9 +36,10 @@ type generation struct {
 	domains *domains
 	policy  *policy.Set
 
-	doors  []*door      // that serve while it is current
-	files  config.Files // what it was made of: configuration and modules
-	origin string       // "start", "reload", "rollback to 3"
+	doors   []*door      // that serve while it is current
+	files   config.Files // what it was made of: configuration and modules
+	rollout *rollout     // nil: everybody is judged by policy
+	origin  string       // "start", "reload", "rollback to 3"
 
 	mu      sync.Mutex
 	held    int
@@ -80,7 +81,16 @@ func (g *generation) retire() {
 func (g *generation) close() error {
 	g.retire()
 	<-g.free
-	return g.policy.Close()
+	return g.closePolicies()
+}
+
+// closePolicies closes the plugins. Nobody may hold the generation.
+func (g *generation) closePolicies() error {
+	var err error
+	if g.rollout != nil {
+		err = g.rollout.set.Close()
+	}
+	return errors.Join(g.policy.Close(), err)
 }
 
 // pin is the current generation, held for a session until release.
@@ -126,13 +136,17 @@ func build(ctx context.Context, c *config.Config, w world) (*generation, error) 
 	if err != nil {
 		fault(err)
 	}
-	policies, err := loadPolicies(ctx, c, w, g.files, known)
+	policies, err := loadPolicies(ctx, c.Policy, w, g.files, known)
 	if err != nil {
 		fault(err)
 	}
 	g.policy = policy.NewSet(policies, w.set)
+	if c.Rollout != nil {
+		g.rollout, err = buildRollout(ctx, c, w, g.files)
+		fault(err)
+	}
 	if len(faults) > 0 {
-		return nil, errors.Join(append(faults, g.policy.Close())...)
+		return nil, errors.Join(append(faults, g.closePolicies())...)
 	}
 	return g, nil
 }
@@ -230,10 +244,10 @@ func openLists(specs []config.List, log *slog.Logger) (map[string]policy.List, e
 }
 
 // loadPolicies loads the plugin of every check.
-func loadPolicies(ctx context.Context, c *config.Config, w world, files config.Files, known map[string]policy.List) ([]*policy.Policy, error) {
+func loadPolicies(ctx context.Context, policies []config.Policy, w world, files config.Files, known map[string]policy.List) ([]*policy.Policy, error) {
 	var all []*policy.Policy
 	var faults []error
-	for _, cp := range c.Policy {
+	for _, cp := range policies {
 		p := &policy.Policy{Name: cp.Name, On: cp.On, ReplyAt: cp.ReplyAt, Exempt: cp.Exempt, SoftBounce: cp.SoftBounce}
 		for _, cc := range cp.Checks {
 			plugin, err := loadPlugin(ctx, cp.Name, cc, w, files)

@@ -25,6 +25,9 @@ func (s *Server) Status() admin.Status {
 	s.reloads.mu.Lock()
 	st.Reloads = admin.Reloads{Good: s.reloads.good, Bad: s.reloads.bad, Last: s.reloads.last}
 	s.reloads.mu.Unlock()
+	if g.rollout != nil {
+		st.Rollout = g.rollout.status()
+	}
 	for name, t := range g.policy.Tallies() {
 		st.Checks[name] = admin.Tally{Asked: t.Asked, Next: t.Next, Refuse: t.Refused, Errors: t.Errors}
 	}

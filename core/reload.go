@@ -144,6 +144,7 @@ func (s *Server) attempt(ctx context.Context, origin string, o admin.ReloadOptio
 		}
 		return nil, errors.Join(err, g.close())
 	}
+	s.takeUp(g)
 	r.SwapMicros = s.swap(old, g).Microseconds()
 	return r, nil
 }
@@ -191,7 +192,7 @@ func (s *Server) retire(g *generation, left []*door) {
 		select {
 		case <-free:
 			free = nil
-			if err := g.policy.Close(); err != nil {
+			if err := g.closePolicies(); err != nil {
 				s.log.Warn("could not close policies", "generation", g.number, "err", err)
 			}
 		case <-look.C:
@@ -219,7 +220,7 @@ func (s *Server) retire(g *generation, left []*door) {
 	group.Wait()
 	if free != nil {
 		<-free
-		if err := g.policy.Close(); err != nil {
+		if err := g.closePolicies(); err != nil {
 			s.log.Warn("could not close policies", "generation", g.number, "err", err)
 		}
 	}
@@ -241,6 +242,9 @@ func (s *Server) hurry(g *generation) {
 	for _, d := range s.doors() {
 		if e, ok := d.engine.(*smtpd.Server); ok {
 			e.Retire(g.policy)
+			if g.rollout != nil {
+				e.Retire(g.rollout.set)
+			}
 		}
 	}
 }

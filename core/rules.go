@@ -33,7 +33,7 @@ func LoadRules(ctx context.Context, c *config.Config, log *slog.Logger) (*Rules,
 		return nil, err
 	}
 	known, lerr := openLists(c.Lists, log)
-	policies, perr := loadPolicies(ctx, c, world{host: host, log: log}, config.Files{}, known)
+	policies, perr := loadPolicies(ctx, c.Policy, world{host: host, log: log}, config.Files{}, known)
 	r := &Rules{config: c, host: host, policies: policies}
 	if err := errors.Join(lerr, perr); err != nil {
 		return nil, errors.Join(err, r.Close())

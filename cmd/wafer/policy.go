@@ -19,15 +19,17 @@ import (
 
 // policyCmd is about what may pass.
 type policyCmd struct {
-	Test    policyTestCmd    `cmd:"" help:"Run the tests of policies (*_test.hcl)."`
-	Explain policyExplainCmd `cmd:"" help:"Say why: of a decision in the log by its id, or of a mail described with flags."`
-	Log     policyLogCmd     `cmd:"" help:"Print the decision log, filtered."`
-	Counter policyCounterCmd `cmd:"" help:"List and reset what checks of the running server have counted (ratelimit)."`
-	State   policyStateCmd   `cmd:"" help:"List and reset what checks of the running server remember (greylist)."`
-	Pack    policyPackCmd    `cmd:"" help:"Make one file of a folder of policies, signed if wanted."`
-	Verify  policyVerifyCmd  `cmd:"" help:"Verify such a file, and show what is in it."`
-	Key     policyKeyCmd     `cmd:"" help:"Make a pair of keys to sign such files with."`
-	Replay  policyReplayCmd  `cmd:"" help:"Judge recorded mail again, with these policies or others, and print what differs."`
+	Test     policyTestCmd     `cmd:"" help:"Run the tests of policies (*_test.hcl)."`
+	Explain  policyExplainCmd  `cmd:"" help:"Say why: of a decision in the log by its id, or of a mail described with flags."`
+	Log      policyLogCmd      `cmd:"" help:"Print the decision log, filtered."`
+	Counter  policyCounterCmd  `cmd:"" help:"List and reset what checks of the running server have counted (ratelimit)."`
+	State    policyStateCmd    `cmd:"" help:"List and reset what checks of the running server remember (greylist)."`
+	Promote  policyPromoteCmd  `cmd:"" help:"Make the policies of the rollout those for everybody."`
+	Withdraw policyWithdrawCmd `cmd:"" help:"End the rollout: it judges nobody any more."`
+	Pack     policyPackCmd     `cmd:"" help:"Make one file of a folder of policies, signed if wanted."`
+	Verify   policyVerifyCmd   `cmd:"" help:"Verify such a file, and show what is in it."`
+	Key      policyKeyCmd      `cmd:"" help:"Make a pair of keys to sign such files with."`
+	Replay   policyReplayCmd   `cmd:"" help:"Judge recorded mail again, with these policies or others, and print what differs."`
 }
 
 type policyTestCmd struct {

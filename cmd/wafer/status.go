@@ -47,6 +47,9 @@ func (c *statusCmd) Run(std streams) error {
 	if last := s.Reloads.Last; last.Error != "" {
 		fmt.Fprintf(std.out, "the last %s, at %s, failed and changed nothing: %s\n", last.Origin, last.Time.Format(time.RFC3339), last.Error)
 	}
+	if s.Rollout != nil {
+		fmt.Fprint(std.out, rolloutText(s.Rollout))
+	}
 	fmt.Fprintf(std.out, "memory %d KiB, goroutines %d, messages owed to mailboxes %d\n\n", s.Memory/1024, s.Goroutines, s.Owed)
 	w := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "LISTENER\tPROFILE\tADDRESS\tOPEN\tTOTAL\tPANICS")

@@ -46,6 +46,7 @@ type Status struct {
 	Goroutines int              `json:"goroutines"`
 	Checks     map[string]Tally `json:"checks"` // by policy/check
 	Reloads    Reloads          `json:"reloads"`
+	Rollout    *Rollout         `json:"rollout,omitempty"`
 }
 
 // Generation is one configuration that serves.

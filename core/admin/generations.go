@@ -16,6 +16,10 @@ type Generations interface {
 	Reload(context.Context, ReloadOptions) (*Reloaded, error)
 	// Rollback puts generation n in place again, with 0 the one before the current.
 	Rollback(ctx context.Context, n int, o ReloadOptions) (*Reloaded, error)
+	// Promote makes the version of the policies that is tried the one for everybody;
+	// Withdraw ends its trial.
+	Promote(context.Context) (*Rollout, error)
+	Withdraw(context.Context) (*Rollout, error)
 	// Kept lists the generations that a rollback can go to.
 	Kept() ([]Kept, error)
 }
@@ -51,6 +55,22 @@ type Kept struct {
 	Origin string    `json:"origin"`
 }
 
+// Rollout is a version of the policies that is tried.
+type Rollout struct {
+	Name     string    `json:"name"`
+	Policies string    `json:"policies"`
+	Digest   string    `json:"digest"`
+	Percent  float64   `json:"percent"`
+	State    string    `json:"state"` // "trying", "promoted", "withdrawn"
+	Why      string    `json:"why,omitempty"`
+	Since    time.Time `json:"since"`
+	Sessions uint64    `json:"sessions"`
+	Refused  uint64    `json:"refused"` // sessions in which something was refused
+	Calls    uint64    `json:"calls"`
+	Errors   uint64    `json:"errors"`
+	P99      string    `json:"p99"` // of calls, to the next bound of their histogram
+}
+
 // Reloads says what became of attempts to change the generation.
 type Reloads struct {
 	Good uint64  `json:"good"`
@@ -79,6 +99,14 @@ func serveGenerations(mux *http.ServeMux, g Generations, answer func(http.Respon
 		done, err := g.Reload(context.WithoutCancel(r.Context()), options(r))
 		answer(w, done, err)
 	})
+	mux.HandleFunc("POST /promote", func(w http.ResponseWriter, r *http.Request) {
+		x, err := g.Promote(r.Context())
+		answer(w, x, err)
+	})
+	mux.HandleFunc("POST /withdraw", func(w http.ResponseWriter, r *http.Request) {
+		x, err := g.Withdraw(r.Context())
+		answer(w, x, err)
+	})
 	mux.HandleFunc("POST /rollback", func(w http.ResponseWriter, r *http.Request) {
 		n := 0
 		if text := r.FormValue("to"); text != "" {
@@ -91,6 +119,19 @@ func serveGenerations(mux *http.ServeMux, g Generations, answer func(http.Respon
 		done, err := g.Rollback(context.WithoutCancel(r.Context()), n, options(r))
 		answer(w, done, err)
 	})
+}
+
+// Conclude asks the server to "promote" or "withdraw" the version that is tried.
+func Conclude(ctx context.Context, state, verb string) (*Rollout, error) {
+	b, err := do(ctx, http.MethodPost, state, "/"+verb)
+	if err != nil {
+		return nil, err
+	}
+	var r Rollout
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	return &r, nil
 }
 
 // ChangeGeneration asks the server whose state directory is state for "reload" or "rollback", the

@@ -57,8 +57,10 @@ type Config struct {
 
 	Lists  []List
 	Policy []Policy
-	Files  Files  `json:"-"` // what was read; see LoadFiles
-	Digest string // SHA-256 of all that was read, with what env and file said; first 12 hexadecimal digits
+
+	Rollout *Rollout `json:",omitempty"` // nil: everybody is judged by Policy
+	Files   Files    `json:"-"`          // what was read; see LoadFiles
+	Digest  string   // SHA-256 of all that was read, with what env and file said; first 12 hexadecimal digits
 }
 
 // TLS names the certificates.
@@ -140,6 +142,28 @@ type Log struct {
 	DecisionsMask string        // what becomes of addresses: "none", "hash" or "drop"
 	DecisionsKeep time.Duration // how long files are kept
 	DecisionsSize int64         // octets of all of them
+}
+
+// Rollout is another version of the policies, for a part of the clients.
+type Rollout struct {
+	Name     string
+	Policies string  // folder, or bundle, as written
+	Percent  float64 // of the clients
+	Sticky   string  // what decides: "client-prefix" or "session"
+	Guard    Guard
+	Where    string
+
+	Policy []Policy
+	Lists  []List
+	Digest string // of the policies
+}
+
+// Guard says when a rollout is taken back. What is 0 does not count.
+type Guard struct {
+	RejectRate float64       // of its sessions, in which something is refused
+	ErrorRate  float64       // of its calls, that fail
+	P99        time.Duration // of its calls
+	Sessions   int           // that it must have seen before
 }
 
 // Tape says how what checks were asked is recorded.

@@ -47,7 +47,9 @@ type reader struct {
 	dir    string // of the file being read: paths are relative to it
 	digest []byte // of everything read so far
 
-	from  Files // read these in place of the disk; nil: the disk
+	from      Files // read these in place of the disk; nil: the disk
+	candidate bool  // the policies are those of a rollout
+
 	files Files // all that was read; nil: nobody wants to know
 
 	seen map[string]string // what env and file said, since it was last emptied
@@ -79,7 +81,7 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return load(file, nil, "")
+	return load(file, nil, "", false)
 }
 
 // LoadWith is Load with another folder of policies than the file names.
@@ -91,18 +93,18 @@ func LoadWith(file, policies string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return load(file, nil, policies)
+	return load(file, nil, policies, false)
 }
 
 // LoadFiles is Load with the contents of files as Config.Files had them, in place of
 // what is on disk now.
-func LoadFiles(file string, files Files) (*Config, error) { return load(file, files, "") }
+func LoadFiles(file string, files Files) (*Config, error) { return load(file, files, "", false) }
 
 // Files is the contents of files by their absolute paths.
 type Files map[string][]byte
 
-func load(file string, from Files, policies string) (*Config, error) {
-	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}, grouped: map[string]*group{}, from: from, files: Files{}}
+func load(file string, from Files, policies string, candidate bool) (*Config, error) {
+	r := &reader{parser: hclparse.NewParser(), dir: filepath.Dir(file), seen: map[string]string{}, grouped: map[string]*group{}, from: from, files: Files{}, candidate: candidate}
 	src, err := r.read(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no configuration file %s; name one with -c, or copy the example config.hcl there", file)
@@ -122,6 +124,9 @@ func load(file string, from Files, policies string) (*Config, error) {
 	r.judge(c)
 	c.Digest = fmt.Sprintf("%x", sha256.Sum256(r.digest))[:12]
 	if err := r.err(); err != nil {
+		return nil, err
+	}
+	if err := r.tried(c, file); err != nil {
 		return nil, err
 	}
 	return c, nil

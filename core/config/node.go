@@ -136,6 +136,21 @@ func (n *node) count(name string, fallback, lo, hi int64) int64 {
 	return i
 }
 
+// share reads a number from 0 to hi.
+func (n *node) share(name string, fallback, hi float64) float64 {
+	v, at, ok := n.value(name)
+	if !ok {
+		return fallback
+	}
+	if v.Type() == cty.Number {
+		if f, _ := v.AsBigFloat().Float64(); f >= 0 && f <= hi {
+			return f
+		}
+	}
+	n.wrong(at, name, fmt.Sprintf("a number from 0 to %g", hi))
+	return fallback
+}
+
 func wholeNumber(v cty.Value) (int64, bool) {
 	if v.Type() != cty.Number {
 		return 0, false

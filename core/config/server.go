@@ -56,6 +56,7 @@ func (r *reader) server(c *Config, n *node) {
 		}
 	}
 	r.judging(c, n)
+	r.rollouts(c, n)
 	n.done()
 	r.together(c, n)
 }

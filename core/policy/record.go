@@ -50,7 +50,7 @@ func (s *Session) skipAll(checks []*Check, ev *Event, why string) {
 // recordOf is the part of a record that the check and the event know.
 func (s *Session) recordOf(c *Check, ev *Event) Record {
 	r := Record{
-		ID: s.decision(ev), Time: ev.Time, Generation: s.set.o.Generation,
+		ID: s.decision(ev), Time: ev.Time, Generation: s.set.o.Generation, Version: s.set.o.Version,
 		Session: ev.Session, Door: ev.Door, Stage: ev.Stage.String(), Client: ev.Client.Addr().String(), ClientName: ev.ClientName,
 		Helo: ev.Helo, TLS: ev.TLS.Version, User: ev.User, QueueID: ev.QueueID,
 		Recipient: ev.Recipient.String(), Recipients: len(ev.Rcpts), Size: ev.Size,

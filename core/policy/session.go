@@ -47,8 +47,9 @@ type Session struct {
 	told func(check string) Witness // in a replay: what checks are told
 	id   mail.ID                    // of the Ask under way, "" until something needs it
 
-	later []*postponed // calls of checks that only observe
-	waits bool         // the door says when the peer has its answer
+	later          []*postponed // calls of checks that only observe
+	asked, refused bool         // for Traffic
+	waits          bool         // the door says when the peer has its answer
 
 	held   byStage
 	permit byStage // defer_if_permit
@@ -183,6 +184,7 @@ func (s *Session) Ask(ctx context.Context, ev *Event) Decision {
 		d = s.judge(ctx, s.tape.begin(ev, s.set.o.Generation))
 		s.set.o.Tape.Asked(s.tape.end(ev, &d))
 	}
+	s.met(&d)
 	if !s.waits && len(s.later) > 0 {
 		s.Answered()
 	}

@@ -35,8 +35,9 @@ type SetOptions struct {
 
 	Shadow *Shadow // asks checks that only observe; nil: they are asked in their turn
 
-	Generation int  // of the configuration, for the decision log
-	Explain    bool // the decision log is told also which checks were not asked, and why
+	Version    string // of the policies, if there are several at once; for the decision log
+	Generation int    // of the configuration, for the decision log
+	Explain    bool   // the decision log is told also which checks were not asked, and why
 }
 
 // Set is the policies of one generation. It is immutable and safe for
@@ -46,6 +47,7 @@ type Set struct {
 	byDoor map[string]*plan
 	checks []*Check
 
+	traffic traffic
 	shadows sync.WaitGroup // calls of checks that only observe, under way
 }
 

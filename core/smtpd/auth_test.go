@@ -33,7 +33,7 @@ func (keyed) Lookup(user string) (auth.Record, error) {
 }
 
 func withKeys(c *Config, h *house) {
-	c.Begin = func() Rules {
+	c.Begin = func(netip.Addr) Rules {
 		return Rules{Courier: h.courier, Auth: impatient(keyed{})}
 	}
 }
@@ -273,7 +273,7 @@ func TestManyFailedLogins(t *testing.T) {
 	srv, _ := theatre(t, Submission, func(c *Config, k *courier) {
 		c.TLS = testTLS(t)
 		c.Limits.AuthFailures = 10
-		c.Begin = func() Rules { return Rules{Courier: k, Auth: service} }
+		c.Begin = func(netip.Addr) Rules { return Rules{Courier: k, Auth: service} }
 	})
 	session := func(last byte, lines ...string) string {
 		nc := newScript([]byte("EHLO x\r\n"), []byte(strings.Join(lines, "\r\n")+"\r\n"))
@@ -316,7 +316,7 @@ func FuzzAuth(f *testing.F) {
 		service := impatient(keyed{})
 		srv, _ := theatre(t, Submission, func(c *Config, k *courier) {
 			c.TLS = testTLS(t)
-			c.Begin = func() Rules { return Rules{Courier: k, Auth: service} }
+			c.Begin = func(netip.Addr) Rules { return Rules{Courier: k, Auth: service} }
 		})
 		nc := newScript([]byte("EHLO x\r\nAUTH "), in, []byte("\r\nQUIT\r\n"))
 		s := newSession(srv, nc)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -68,7 +69,7 @@ func theatre(t testing.TB, profile Profile, change func(*Config, *courier)) (*Se
 		Profile: profile, Hostname: "mx.local.example", Limits: quick(),
 		Registry: NewRegistry(RegistryOptions{PerClient: 1 << 30, Rate: 1 << 30}),
 		Logger:   slog.New(slog.DiscardHandler),
-		Begin:    func() Rules { return Rules{Courier: c} },
+		Begin:    func(netip.Addr) Rules { return Rules{Courier: c} },
 	}
 	if change != nil {
 		change(&config, c)

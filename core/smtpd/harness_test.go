@@ -277,7 +277,7 @@ func open(t testing.TB, profile Profile, change func(*Config, *house)) *house {
 		change(&c, h)
 	}
 	if c.Begin == nil {
-		c.Begin = func() Rules {
+		c.Begin = func(netip.Addr) Rules {
 			r := Rules{Courier: h.courier}
 			if profile.submits() {
 				r.Auth = impatient(users{})

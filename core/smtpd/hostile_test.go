@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -382,7 +383,7 @@ func TestSlowDown(t *testing.T) {
 func TestRules(t *testing.T) {
 	var begun, released atomic.Int32
 	h := open(t, MX, func(c *Config, h *house) {
-		c.Begin = func() Rules {
+		c.Begin = func(netip.Addr) Rules {
 			begun.Add(1)
 			return Rules{Courier: h.courier, Release: func() { released.Add(1) }}
 		}

@@ -3,6 +3,7 @@ package smtpd
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,7 +99,7 @@ func compare(t *testing.T, r sessionRow) (got, want string) {
 		k.recipient = oracleRecipient
 		if profile == Submission {
 			c.TLS = testTLS(t)
-			c.Begin = func() Rules {
+			c.Begin = func(netip.Addr) Rules {
 				return Rules{Courier: k, Auth: auth.NewService(auth.Config{Users: oracleUsers{}, Logger: slog.New(slog.DiscardHandler)})}
 			}
 		}

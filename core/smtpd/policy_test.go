@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -198,7 +199,7 @@ func TestEarlyTalker(t *testing.T) {
 	// Without a delay the socket is looked at once.
 	gate := make(chan struct{})
 	h := open(t, MX, func(c *Config, _ *house) {
-		c.Begin = func() Rules { <-gate; return Rules{Courier: &courier{}} }
+		c.Begin = func(netip.Addr) Rules { <-gate; return Rules{Courier: &courier{}} }
 	})
 	c := h.dial()
 	c.send("EHLO client.example\r\n")

@@ -17,7 +17,7 @@ import (
 )
 
 func TestNewRefuses(t *testing.T) {
-	begin := func() Rules { return Rules{} }
+	begin := func(netip.Addr) Rules { return Rules{} }
 	for name, c := range map[string]Config{
 		"profile":   {Profile: "imap", Hostname: "mx.example", Begin: begin},
 		"host name": {Profile: MX, Hostname: "mx example", Begin: begin},
@@ -193,7 +193,7 @@ func (f *flaky) Accept() (net.Conn, error) {
 
 func TestAcceptErrors(t *testing.T) {
 	srv, err := New(Config{Profile: MX, Hostname: "mx.example", Limits: Limits{AcceptWait: time.Millisecond},
-		Begin: func() Rules { return Rules{Courier: &courier{}} }, Logger: slog.New(slog.DiscardHandler)})
+		Begin: func(netip.Addr) Rules { return Rules{Courier: &courier{}} }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,13 +130,21 @@ func (s *session) begin() bool {
 			return false
 		}
 	}
-	s.rules = s.srv.c.Begin()
-	s.set.Store(s.rules.Policy)
-	s.judge = s.srv.newJudge(s.rules)
+	s.judged()
 	if s.srv.c.Profile == Submissions {
 		return s.handshake()
 	}
 	return true
+}
+
+// judged takes what judges the client, and lets go what has judged it so far.
+func (s *session) judged() {
+	if s.rules.Release != nil {
+		s.rules.Release()
+	}
+	s.rules = s.srv.c.Begin(s.client.Addr.Addr())
+	s.set.Store(s.rules.Policy)
+	s.judge = s.srv.newJudge(s.rules)
 }
 
 // run obeys commands until one of them, the peer or the server ends it.

@@ -99,8 +99,9 @@ type Config struct {
 	Limits   Limits
 	Registry *Registry // connection caps, shared by listeners; nil: one of its own
 
-	// Begin is called once for each connection and pins what judges it.
-	Begin func() Rules
+	// Begin is called once for each connection, whose client is known by then, and pins
+	// what judges it.
+	Begin func(client netip.Addr) Rules
 
 	// Names looks up the names of a client: verified is the name that the
 	// address maps to and that maps back, reverse what the address maps to. It

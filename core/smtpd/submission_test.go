@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -22,7 +23,7 @@ var testOwners = owners{
 
 // owning is a submission door that knows whose an address is.
 func owning(c *Config, h *house) {
-	c.Begin = func() Rules {
+	c.Begin = func(netip.Addr) Rules {
 		return Rules{
 			Courier: h.courier, Directory: testOwners,
 			Auth: impatient(users{}),
@@ -187,7 +188,7 @@ func TestOwnSender(t *testing.T) {
 			c.do("NOOP", "250")
 		})
 	}
-	if _, err := New(Config{Profile: Submission, Hostname: "x.example", Begin: func() Rules { return Rules{} }, OwnSender: "some"}); err == nil {
+	if _, err := New(Config{Profile: Submission, Hostname: "x.example", Begin: func(netip.Addr) Rules { return Rules{} }, OwnSender: "some"}); err == nil {
 		t.Error("an unknown ownership is taken")
 	}
 }

@@ -42,7 +42,7 @@ func (s *session) xclient(arg []byte) {
 	s.server = override(s.server, a.destAddr, a.destPort)
 	s.trusted = within(s.client.Addr.Addr(), s.srv.c.Trusted)
 	s.kept, s.held, s.early = nil, policy.Decision{}, false
-	s.judge = s.srv.newJudge(s.rules)
+	s.judged()
 	// HELO and PROTO are facts for the policy at connect; the client says
 	// HELO or EHLO again after the greeting.
 	set(&s.client.Helo, a.helo)
