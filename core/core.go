@@ -401,7 +401,13 @@ func DecisionsDir(c *config.Config) string { return filepath.Join(c.State, "deci
 // needsState reports whether any check remembers things, which is what the
 // database is for.
 func needsState(c *config.Config) bool {
-	for _, p := range c.Policy {
+	all := c.Policy
+	for _, x := range []*config.Rollout{c.Rollout, c.Shadow} {
+		if x != nil {
+			all = append(slices.Clip(all), x.Policy...)
+		}
+	}
+	for _, p := range all {
 		for _, check := range p.Checks {
 			if slices.Contains(check.Allow, "state") {
 				return true

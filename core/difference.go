@@ -73,6 +73,9 @@ func describe(g *generation) map[string]string {
 	if x := c.Rollout; x != nil {
 		d["rollout "+x.Name] = text("policies", x.Policies, x.Digest, "percent", x.Percent, "sticky", x.Sticky, "reject_rate", x.Guard.RejectRate, "error_rate", x.Guard.ErrorRate, "p99", x.Guard.P99, "sessions", x.Guard.Sessions)
 	}
+	if x := c.Shadow; x != nil {
+		d["shadow "+x.Name] = text("policies", x.Policies, x.Digest)
+	}
 	d["trusted_networks"] = text(c.Trusted)
 	return d
 }

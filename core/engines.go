@@ -86,7 +86,7 @@ func (s *Server) engine(d *door, c *config.Config) error {
 			Begin: func(client netip.Addr) smtpd.Rules {
 				g, release := s.pin()
 				return smtpd.Rules{
-					Policy: g.policyFor(client), Auth: s.auth, Directory: g.domains, Release: release,
+					Policy: g.policyFor(client), Shadow: g.shadow, Auth: s.auth, Directory: g.domains, Release: release,
 					Courier: &courier{domains: g.domains, deliver: s.deliver, queue: s.queue, srs: s.srs, trusted: g.trusted, quota: s.quotaFor, limit: g.config.Limits.MessageSize, log: log},
 				}
 			},

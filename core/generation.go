@@ -38,6 +38,7 @@ type generation struct {
 
 	doors   []*door      // that serve while it is current
 	files   config.Files // what it was made of: configuration and modules
+	shadow  *policy.Set  // watches everybody at the SMTP doors; nil: nobody does
 	rollout *rollout     // nil: everybody is judged by policy
 	origin  string       // "start", "reload", "rollback to 3"
 
@@ -90,7 +91,7 @@ func (g *generation) closePolicies() error {
 	if g.rollout != nil {
 		err = g.rollout.set.Close()
 	}
-	return errors.Join(g.policy.Close(), err)
+	return errors.Join(g.policy.Close(), g.shadow.Close(), err)
 }
 
 // pin is the current generation, held for a session until release.
@@ -141,6 +142,10 @@ func build(ctx context.Context, c *config.Config, w world) (*generation, error) 
 		fault(err)
 	}
 	g.policy = policy.NewSet(policies, w.set)
+	if c.Shadow != nil {
+		g.shadow, err = buildShadow(ctx, c, w, g.files)
+		fault(err)
+	}
 	if c.Rollout != nil {
 		g.rollout, err = buildRollout(ctx, c, w, g.files)
 		fault(err)

@@ -53,6 +53,15 @@ func buildRollout(ctx context.Context, c *config.Config, w world, files config.F
 	return r, errors.Join(lerr, perr)
 }
 
+// buildShadow loads the policies of a version that watches. It counts and remembers apart.
+func buildShadow(ctx context.Context, c *config.Config, w world, files config.Files) (*policy.Set, error) {
+	known, lerr := openLists(c.Shadow.Lists, w.log)
+	policies, perr := loadPolicies(ctx, c.Shadow.Policy, w, files, known)
+	set := w.set
+	set.Version, set.Space, set.Watches, set.Tape = c.Shadow.Name, "shadow "+c.Shadow.Name+" ", true, nil
+	return policy.NewSet(policies, set), errors.Join(lerr, perr)
+}
+
 // policyFor are the policies that judge a client. With sticky = "client-prefix" they
 // are the same for a network (/24, or /48 of IPv6), so that who tries again is judged
 // alike.

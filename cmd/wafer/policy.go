@@ -24,6 +24,7 @@ type policyCmd struct {
 	Log      policyLogCmd      `cmd:"" help:"Print the decision log, filtered."`
 	Counter  policyCounterCmd  `cmd:"" help:"List and reset what checks of the running server have counted (ratelimit)."`
 	State    policyStateCmd    `cmd:"" help:"List and reset what checks of the running server remember (greylist)."`
+	Diff     policyDiffCmd     `cmd:"" help:"Compare what was decided with what a shadow, and checks that only observe, would have."`
 	Promote  policyPromoteCmd  `cmd:"" help:"Make the policies of the rollout those for everybody."`
 	Withdraw policyWithdrawCmd `cmd:"" help:"End the rollout: it judges nobody any more."`
 	Pack     policyPackCmd     `cmd:"" help:"Make one file of a folder of policies, signed if wanted."`

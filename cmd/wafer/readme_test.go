@@ -282,7 +282,11 @@ run_as {
 				text = "policy \"p\" {\n  on = [\"mx\"]\n" + text + "}\n"
 			}
 			dir := t.TempDir()
-			for file, b := range map[string]string{"config.hcl": server, "users": "", "policies/p.hcl": text} {
+			files := map[string]string{"config.hcl": server, "users": "", "policies/p.hcl": text}
+			if f.info == "hcl next" { // it is about another version of the policies
+				files["config.hcl"], files["policies/p.hcl"], files["next/p.hcl"] = server+text, "", ""
+			}
+			for file, b := range files {
 				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
 					t.Fatal(err)
 				}

@@ -189,3 +189,24 @@ func TestRolloutBroken(t *testing.T) {
 	}
 	s.stop()
 }
+
+// TestShadowVersion lets a whole version watch: nobody is refused by it, and what it would
+// have done is told.
+func TestShadowVersion(t *testing.T) {
+	next := strictNext + "policy \"q\" {\n  on = [\"mx\"]\n  check \"rate\" {\n    plugin = \"ratelimit\"\n    at     = \"connect\"\n    allow  = [\"count\"]\n    with   = { limit = 100000 }\n  }\n}\n"
+	s := rolloutWorld(t, "shadow \"next\" {\n  policies = \"next\"\n}\n", next)
+	for i := range 20 {
+		if code := s.visit(i); code != 250 {
+			t.Fatalf("client %d gets %d", i, code)
+		}
+	}
+	seed(t, s, "whole")
+	s.stop()
+	out, code := s.w.run("", "policy", "diff", "-c", "config.hcl")
+	if code != 2 || !strings.Contains(out, ": 20 would be refused, 0 would be let through") || !strings.Contains(out, "by check: p/helo 20") || !strings.Contains(out, "helo=localhost") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if out, code := s.w.run("", "policy", "diff", "-c", "config.hcl", "-shadow", "other"); code != 0 {
+		t.Errorf("of another version: exit code %d\n%s", code, out)
+	}
+}

@@ -59,6 +59,7 @@ type Config struct {
 	Policy []Policy
 
 	Rollout *Rollout `json:",omitempty"` // nil: everybody is judged by Policy
+	Shadow  *Rollout `json:",omitempty"` // watches everybody, and decides nothing; nil: nobody watches
 	Files   Files    `json:"-"`          // what was read; see LoadFiles
 	Digest  string   // SHA-256 of all that was read, with what env and file said; first 12 hexadecimal digits
 }

@@ -40,22 +40,42 @@ func (r *reader) rollouts(c *Config, n *node) {
 	})
 }
 
-// tried reads the policies of the rollout: the whole configuration with these in place of
-// the others.
+// shadow reads the block of a version that watches.
+func (r *reader) shadow(c *Config, n *node) {
+	n.named("shadow", func(n *node, name string, at hcl.Range) {
+		if c.Shadow != nil {
+			r.fault(at, "a second shadow", "The first is at "+c.Shadow.Where+". Watch with one version at a time.")
+			return
+		}
+		x := &Rollout{Name: name, Where: place(at), Policies: n.path("policies", "")}
+		if x.Policies == "" {
+			r.fault(at, "shadow has no policies", `Write policies = "next", a folder or a file that wafer policy pack has made.`)
+		}
+		n.done()
+		if !r.candidate {
+			c.Shadow = x
+		}
+	})
+}
+
+// tried reads the policies of the rollout and of the shadow: the whole configuration with
+// these in place of the others.
 func (r *reader) tried(c *Config, file string) error {
-	if c.Rollout == nil {
-		return nil
+	for _, x := range []*Rollout{c.Rollout, c.Shadow} {
+		if x == nil {
+			continue
+		}
+		cc, err := load(file, r.from, x.Policies, true)
+		if err != nil {
+			return err
+		}
+		x.Policy, x.Lists = cc.Policy, cc.Lists
+		sum := sha256.New()
+		for _, name := range slices.Sorted(maps.Keys(cc.Files)) {
+			fmt.Fprintf(sum, "%s\x00%d\x00%s", name, len(cc.Files[name]), cc.Files[name])
+			c.Files[name] = cc.Files[name]
+		}
+		x.Digest = fmt.Sprintf("%x", sum.Sum(nil))[:12]
 	}
-	cc, err := load(file, r.from, c.Rollout.Policies, true)
-	if err != nil {
-		return err
-	}
-	c.Rollout.Policy, c.Rollout.Lists = cc.Policy, cc.Lists
-	sum := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(cc.Files)) {
-		fmt.Fprintf(sum, "%s\x00%d\x00%s", name, len(cc.Files[name]), cc.Files[name])
-		c.Files[name] = cc.Files[name]
-	}
-	c.Rollout.Digest = fmt.Sprintf("%x", sum.Sum(nil))[:12]
 	return nil
 }

@@ -57,6 +57,7 @@ func (r *reader) server(c *Config, n *node) {
 	}
 	r.judging(c, n)
 	r.rollouts(c, n)
+	r.shadow(c, n)
 	n.done()
 	r.together(c, n)
 }

@@ -137,7 +137,7 @@ func (h *liveHost) key(key string) (string, error) {
 	if len(key) > maxKey {
 		return "", errKey
 	}
-	return h.check.label + "\x00" + key, nil
+	return h.set.o.Space + h.check.label + "\x00" + key, nil
 }
 
 func (h *liveHost) Count(_ context.Context, key string, delta int64, window time.Duration) (n int64, err error) {

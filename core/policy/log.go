@@ -16,7 +16,7 @@ type Record struct {
 	ID         mail.ID   `json:"id"`
 	Time       time.Time `json:"time"`                 // of the event
 	Generation int       `json:"generation,omitempty"` // of the configuration; 0: not known
-	Version    string    `json:"version,omitempty"`    // name of the rollout whose policies judged; "": the ordinary ones
+	Version    string    `json:"version,omitempty"`    // name of the rollout or shadow whose policies judged; "": the ordinary ones
 
 	Session    string  `json:"session"`
 	Door       string  `json:"door"`   // "mx"

@@ -59,7 +59,7 @@ func (s *Session) recordOf(c *Check, ev *Event) Record {
 	if ev.HasSender {
 		r.Sender = "<" + ev.Sender.String() + ">"
 	}
-	if c.Observe {
+	if c.Observe || s.set.o.Watches {
 		r.Mode = "observe"
 	}
 	return r
@@ -86,6 +86,9 @@ func (e *Effects) record() *RecordEffects {
 
 // log notes a refusal under the id that the peer is told.
 func (s *Set) log(ev *Event, d Decision) {
+	if s.o.Watches {
+		return
+	}
 	s.o.Logger.Info("policy refuses", "id", string(d.ID), "session", ev.Session, "client", ev.Client.Addr().String(), "stage", ev.Stage.String(),
 		"check", d.Check, "action", d.Action.String(), "code", d.Status.Code, "reason", d.Reason, "text", d.Status.Text,
 		"helo", ev.Helo, "from", ev.Sender.String(), "rcpt", ev.Recipient.String())

@@ -47,9 +47,15 @@ type Session struct {
 	told func(check string) Witness // in a replay: what checks are told
 	id   mail.ID                    // of the Ask under way, "" until something needs it
 
-	later          []*postponed // calls of checks that only observe
-	asked, refused bool         // for Traffic
-	waits          bool         // the door says when the peer has its answer
+	later   []*postponed // calls of checks that only observe
+	door    string
+	company *companion // nil: nobody watches
+	moments []moment   // for the companion
+	inline  bool       // it is a companion: checks that only observe are asked in their turn
+	named   mail.ID    // of a companion: the id of the moment; "": one of its own
+
+	asked, refused bool // for Traffic
+	waits          bool // the door says when the peer has its answer
 
 	held   byStage
 	permit byStage // defer_if_permit
@@ -87,7 +93,7 @@ func (s *Set) Session(door string) *Session {
 	if s == nil {
 		return &Session{}
 	}
-	session := &Session{set: s, plan: s.byDoor[door]}
+	session := &Session{set: s, plan: s.byDoor[door], door: door}
 	if s.o.Tape != nil && session.plan != nil {
 		session.tape = &taping{full: s.o.Bodies}
 	}
@@ -102,9 +108,9 @@ func (s *Session) Replay(told func(check string) Witness) { s.told = told }
 // it: if not, Ask would return a Decision without objection.
 func (s *Session) Active(stage Stage) bool {
 	if s.plan == nil {
-		return false
+		return s.company != nil && s.company.walk.Active(stage)
 	}
-	if s.tape != nil { // other policies may have something to say, in a replay
+	if s.tape != nil || s.company != nil { // other policies may have something to say
 		return true
 	}
 	return len(s.plan.lists[stage]) > 0 || stage == Rcpt || s.due(stage, nil) != nil
@@ -174,18 +180,24 @@ func (s *Session) Overruled(ev *Event, own mail.Status) (Decision, bool) {
 // Ask asks the checks of ev.Stage in order and returns what they decide
 // together.
 func (s *Session) Ask(ctx context.Context, ev *Event) Decision {
-	if s.plan == nil {
+	if s.plan == nil && s.company == nil {
 		return Decision{}
 	}
 	var d Decision
-	if s.tape == nil {
+	switch {
+	case s.plan == nil:
+		s.id = ""
+	case s.tape == nil:
 		d = s.judge(ctx, ev)
-	} else {
+	default:
 		d = s.judge(ctx, s.tape.begin(ev, s.set.o.Generation))
 		s.set.o.Tape.Asked(s.tape.end(ev, &d))
 	}
 	s.met(&d)
-	if !s.waits && len(s.later) > 0 {
+	if s.company != nil {
+		s.accompany(ev)
+	}
+	if !s.waits && len(s.later)+len(s.moments) > 0 {
 		s.Answered()
 	}
 	return d
@@ -197,7 +209,7 @@ func (s *Session) Waits() { s.waits = true }
 // judge is Ask without a tape.
 func (s *Session) judge(ctx context.Context, ev *Event) Decision {
 	stage := ev.Stage
-	s.id = ""
+	s.id = s.named
 	switch stage {
 	case Connect, Mail:
 		s.forget(stage)
@@ -287,7 +299,7 @@ func (s *Session) walk(ctx context.Context, ev *Event, l lane, d *Decision) (ref
 		if c.Observe && s.told != nil { // a replay is about what counts
 			continue
 		}
-		if c.Observe && s.set.o.Shadow != nil {
+		if c.Observe && s.set.o.Shadow != nil && !s.inline {
 			s.postpone(c, ev)
 			continue
 		}

@@ -35,6 +35,8 @@ type SetOptions struct {
 
 	Shadow *Shadow // asks checks that only observe; nil: they are asked in their turn
 
+	Space      string // before the keys of counters and state; "": what all versions share
+	Watches    bool   // nothing depends on what the checks say: they are recorded as observing
 	Version    string // of the policies, if there are several at once; for the decision log
 	Generation int    // of the configuration, for the decision log
 	Explain    bool   // the decision log is told also which checks were not asked, and why

@@ -22,7 +22,7 @@ var errShadowBody = errors.New("a check that only observes sees the first 104857
 // Shadow asks the checks that only observe, off the clock of the clients: each is asked
 // once the peer has its answer. When too many wait, some are left out and counted.
 type Shadow struct {
-	queue   chan *postponed
+	queue   chan interface{ ask() }
 	dropped atomic.Uint64
 	group   sync.WaitGroup
 }
@@ -36,7 +36,7 @@ type postponed struct {
 
 // NewShadow starts the workers, half as many as there are cores. Close ends them.
 func NewShadow() *Shadow {
-	s := &Shadow{queue: make(chan *postponed, maxShadows)}
+	s := &Shadow{queue: make(chan interface{ ask() }, maxShadows)}
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
 		s.group.Go(func() {
 			for p := range s.queue {
@@ -88,6 +88,11 @@ func (s *Session) Answered() {
 	}
 	clear(s.later)
 	s.later = s.later[:0]
+	if len(s.moments) > 0 {
+		s.company.tell(s.moments, s.set.o.Shadow)
+		clear(s.moments)
+		s.moments = s.moments[:0]
+	}
 }
 
 // kept is the beginning of a message that is gone when it is read.

@@ -105,6 +105,7 @@ func New(c Config) (*Server, error) {
 	s.newJudge = func(r Rules) judge {
 		j := r.Policy.Session(string(c.Profile))
 		j.Waits()
+		j.Watch(r.Shadow)
 		return j
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

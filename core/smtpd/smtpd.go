@@ -113,6 +113,7 @@ type Config struct {
 
 // Rules are what one session is judged by.
 type Rules struct {
+	Shadow  *policy.Set   // watches, and decides nothing; nil: nobody does
 	Policy  *policy.Set   // nil: no objection
 	Auth    Authenticator // nil: no AUTH
 	Courier Courier
