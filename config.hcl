@@ -166,6 +166,7 @@ limits {
   session                = "2h"  # SMTP: for a session
   greet_delay            = "0s"  # mx: wait for clients that talk first
   shutdown               = "30s" # how long a stop waits for messages under way
+  reload_grace           = "15m" # how long sessions of an earlier generation may go on
 }
 
 log {
@@ -175,6 +176,14 @@ log {
   decisions_mask = "none" # of addresses in it: "hash" or "drop"
   decisions_keep = "30d"  # how long
   decisions_size = "1GiB" # and how much of it
+}
+
+# What checks were asked and told, for wafer policy replay. Without the block nothing is kept.
+tape {
+  size   = "1GiB"    # of all files
+  keep   = "48h"     # how long
+  bodies = "digests" # of what checks read of bodies; "contents" keeps it
+  mask   = "none"    # of addresses: "hash" or "drop"
 }
 
 # The account that owns the mail. The server starts as root, opens its ports

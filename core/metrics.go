@@ -48,6 +48,9 @@ var (
 	descDropped    = metric("decisions_dropped_total", "Records that the decision log could not take.")
 	descGeneration = metric("generation", "Number of the configuration that serves.")
 	descReloads    = metric("reloads_total", "Attempts to change the configuration.", "result")
+	descRollout    = metric("rollout_percent", "Percent of the clients that a version of the policies is for, with what has become of it.", "rollout", "state")
+	descTried      = metric("rollout_sessions_total", "Sessions that it has judged.", "rollout", "which")
+	descUnasked    = metric("observers_dropped_total", "Calls of checks that only observe which were left out.")
 	descTaped      = metric("tape_moments_total", "Moments that were to be recorded for a replay.", "result")
 	descStarted    = metric("start_time_seconds", "When the server started, in seconds since 1970.")
 )
@@ -115,6 +118,15 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descStarted, float64(m.s.started.Unix()))
 	gauge(descGeneration, float64(m.s.current.Load().number))
+	if r := m.s.current.Load().rollout; r != nil {
+		x := r.status()
+		gauge(descRollout, x.Percent, x.Name, x.State)
+		counter(descTried, float64(x.Sessions), x.Name, "all")
+		counter(descTried, float64(x.Refused), x.Name, "refused")
+	}
+	if sh := m.s.set.Shadow; sh != nil {
+		counter(descUnasked, float64(sh.Dropped()))
+	}
 	m.s.reloads.mu.Lock()
 	counter(descReloads, float64(m.s.reloads.good), "good")
 	counter(descReloads, float64(m.s.reloads.bad), "bad")

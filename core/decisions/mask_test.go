@@ -15,6 +15,7 @@ import (
 // harmless are the fields of a record that hold no address: what the server or
 // the configuration says, IP addresses, and words of plugins that are checked.
 var harmless = []string{
+	".Version",
 	".ID", ".Session", ".Door", ".Stage", ".Client", ".TLS", ".QueueID", ".Check", ".Where", ".Plugin", ".Digest", ".Mode",
 	".Skipped", ".Action", ".Enhanced", ".Reason", ".Calls[].Call",
 }
