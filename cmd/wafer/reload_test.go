@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -277,6 +278,53 @@ func TestHistory(t *testing.T) {
 		t.Errorf("a damaged generation: %v", err)
 	}
 	_, err = admin.ChangeGeneration(context.Background(), w.path("state"), "rollback", 11, admin.ReloadOptions{})
+	must(t, err)
+	s.stop()
+}
+
+// TestReloadCertificate shows new sessions the new certificate, users and aliases, and
+// leaves those that are there alone.
+func TestReloadCertificate(t *testing.T) {
+	w := newWorld(t, setup{plain: true})
+	s := w.start()
+	serial := func() string {
+		c, err := tls.Dial("tcp", s.addr["imaps"], &tls.Config{InsecureSkipVerify: true})
+		must(t, err)
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	before := serial()
+	p := s.open("imap", 0)
+	must(t, p.imapLogin("ann"))
+	cert, key, _, err := makePair(testHost)
+	must(t, err)
+	w.write("cert.pem", string(cert))
+	w.write("key.pem", string(key))
+	b, err := os.ReadFile(w.path("config.hcl"))
+	must(t, err)
+	w.write("config.hcl", strings.Replace(string(b), `aliases   = { postmaster`, `aliases   = { sales = ["bob"], postmaster`, 1))
+	if serial() != before {
+		t.Error("the certificate changes before the reload")
+	}
+	r, err := admin.ChangeGeneration(context.Background(), w.path("state"), "reload", 0, admin.ReloadOptions{})
+	must(t, err)
+	var changes []string
+	for _, x := range r.Changes {
+		changes = append(changes, x.Kind+" "+x.What)
+	}
+	if got := strings.Join(changes, ", "); got != "changed domain example.test, changed tls, added alias sales@example.test" {
+		t.Errorf("changes: %s", got)
+	}
+	if serial() == before {
+		t.Error("the certificate is the old one after the reload")
+	}
+	_, err = p.imapOK("NOOP")
+	must(t, err)
+	q := s.open("mx", 0)
+	must(t, q.greeted())
+	_, err = q.want(250, "MAIL FROM:<a@example.net>")
+	must(t, err)
+	_, err = q.want(250, "RCPT TO:<sales@example.test>")
 	must(t, err)
 	s.stop()
 }
