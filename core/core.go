@@ -173,7 +173,10 @@ func Open(ctx context.Context, c *config.Config, o Options) (s *Server, err erro
 		return s, err
 	}
 	s.takeUp(g)
-	return s, s.history.keep(g)
+	if err := s.history.keep(g); err != nil { // a full disk must not keep mail from being read
+		s.log.Warn("this generation cannot be gone back to", "err", err)
+	}
+	return s, nil
 }
 
 // bind opens every socket that the configuration names, while the rights to do so are
