@@ -108,7 +108,7 @@ func TestRolloutGuard(t *testing.T) {
 	slow := slowDaemon(t)
 	asking := "policy \"p\" {\n  on = [\"mx\"]\n  check \"daemon\" {\n    delegate = %q\n    at       = \"rcpt\"\n    on_error = \"accept\"\n  }\n}\n"
 	for _, row := range []struct{ name, guard, next, why string }{
-		{"refuses everybody", "reject_rate = 0.5\n    sessions = 20", strictNext, "it refuses in 100.0 % of "},
+		{"refuses everybody", "reject_rate = 0.5\n    sessions = 20", strictNext, " sessions, and reject_rate is 50.0 %"},
 		{"fails", "error_rate = 0.1", fmt.Sprintf(asking, "unix:"+filepath.Join(t.TempDir(), "none")), " calls fail, and error_rate is 10.0 %"},
 		{"slow", "p99 = \"50ms\"", fmt.Sprintf(asking, slow), "takes longer than 50ms"},
 	} {
