@@ -21,11 +21,12 @@ def ok(r):
 ok(m.login(sys.argv[3], sys.argv[4]))
 ok(m.create("Work"))
 text = b"From: a@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nDate: Mon, 2 Nov 2026 10:00:00 +0100\r\n\r\nHello\r\n"
+now = time.time() - 10
 for i in range(3):
-    ok(m.append("Work", r"(\Seen)" if i else "", imaplib.Time2Internaldate(time.time()), text))
+    ok(m.append("Work", r"(\Seen)" if i else "", imaplib.Time2Internaldate(now + i), text))
 assert ok(m.select("Work")) == [b"3"]
 assert ok(m.search(None, "UNSEEN")) == [b"1"]
-assert ok(m.sort("(REVERSE ARRIVAL)", "UTF-8", "ALL")) in ([b"3 2 1"], [b"1 2 3"])
+assert ok(m.sort("(REVERSE ARRIVAL)", "UTF-8", "ALL")) == [b"3 2 1"]
 assert ok(m.thread("REFERENCES", "UTF-8", "ALL")), "no threads"
 assert ok(m.fetch("1", "(BODY.PEEK[])"))[0][1] == text
 assert b"ENVELOPE" in ok(m.fetch("1:3", "(UID ENVELOPE BODYSTRUCTURE INTERNALDATE)"))[0]
